@@ -1,0 +1,57 @@
+"""MVSNet, stage by stage: learned multi-view stereo in small, tested pieces.
+
+Everything public of the stages is importable from here; what one does with them lives in the submodules ``data``,
+``training``, ``inference``, ``fusion``, ``evaluation``, ``figures`` and ``exercises``.
+"""
+
+from .camera import backproject, camera_center, crop_intrinsics, pixel_grid, project, scale_intrinsics
+from .cost_volume import variance_cost_volume
+from .depth import inverse_depths, probability_map, soft_argmin, uniform_depths, winner_take_all
+from .errors import InputError
+from .features import FeatureNet, standardize
+from .homography import depth_warp, homography_warp, plane_homographies
+from .losses import (
+    less_one_percentage,
+    less_three_percentage,
+    mvsnet_classification_loss,
+    mvsnet_loss,
+    mvsnet_regression_loss,
+    non_zero_mean_absolute_diff,
+)
+from .models import DepthEstimate, MVSNet
+from .refinement import RefineNet, depth_refine
+from .regularization import CostRegNet
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CostRegNet",
+    "DepthEstimate",
+    "FeatureNet",
+    "InputError",
+    "MVSNet",
+    "RefineNet",
+    "backproject",
+    "camera_center",
+    "crop_intrinsics",
+    "depth_refine",
+    "depth_warp",
+    "homography_warp",
+    "inverse_depths",
+    "less_one_percentage",
+    "less_three_percentage",
+    "mvsnet_classification_loss",
+    "mvsnet_loss",
+    "mvsnet_regression_loss",
+    "non_zero_mean_absolute_diff",
+    "pixel_grid",
+    "plane_homographies",
+    "probability_map",
+    "project",
+    "scale_intrinsics",
+    "soft_argmin",
+    "standardize",
+    "uniform_depths",
+    "variance_cost_volume",
+    "winner_take_all",
+]

@@ -1,0 +1,86 @@
+"""Weights on disk: safetensors files that also say which network they belong to."""
+
+from __future__ import annotations
+
+import json
+from os import PathLike
+from pathlib import Path
+from typing import TypeVar
+
+from torch import nn
+
+from .errors import InputError
+
+__all__ = ["load_network", "save_network", "shipped_weights"]
+
+#: Where the weights that come with the package lie.
+FOLDER = Path(__file__).parent / "weights"
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def shipped_weights() -> list[str]:
+    """Names of the weights that come with the package.
+
+    >>> "mvsnet" in shipped_weights()
+    True
+    """
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+
+
+def save_network(network: nn.Module, path: str | PathLike[str], **notes: str) -> None:
+    """Write a network's weights, with its class, its settings and any notes, into one safetensors file.
+
+    Args:
+        network: a network with a ``config`` of keyword arguments that rebuild it.
+        path: the file to write.
+        notes: what else shall stand in the file's header.
+    """
+    from safetensors.torch import save_file
+
+    header = {"class": type(network).__name__, "config": json.dumps(network.config), **notes}
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    save_file(weights, path, metadata=header)
+
+
+def load_network(kind: type[Network], name_or_path: str | PathLike[str]) -> Network:
+    """Rebuild a network from a file written by :func:`save_network`.
+
+    Args:
+        kind: the class of the network.
+        name_or_path: a name out of :func:`shipped_weights`, or a path to a file.
+
+    Returns:
+        the network, on the CPU, in evaluation mode.
+
+    Raises:
+        InputError: if there is no such file, it is no safetensors file, or it holds another network.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = _locate(name_or_path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: no safetensors file ({error})") from None
+    if header.get("class") != kind.__name__:
+        raise InputError(f"{path}: holds weights of {header.get('class', 'an unknown network')}, not {kind.__name__}")
+    return _build(kind, header, weights, path)
+
+
+def _build(kind: type[Network], header: dict[str, str], weights: dict, path: Path) -> Network:
+    try:
+        network = kind(**json.loads(header.get("config", "{}")))
+        network.load_state_dict(weights)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: does not fit {kind.__name__} ({str(error).splitlines()[0]})") from None
+    return network.eval()
+
+
+def _locate(name_or_path: str | PathLike[str]) -> Path:
+    path = FOLDER / f"{name_or_path}.safetensors"
+    path = path if path.is_file() else Path(name_or_path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file; the names that ship are {', '.join(shipped_weights())}")
+    return path

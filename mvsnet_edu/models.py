@@ -1,0 +1,112 @@
+"""The whole network: images and cameras in, depth and its probability out."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .camera import scale_intrinsics
+from .checkpoints import load_network
+from .cost_volume import variance_cost_volume
+from .depth import probability_map, soft_argmin
+from .features import STRIDE, FeatureNet, standardize
+from .layers import Norm
+from .refinement import RefineNet, depth_refine
+from .regularization import CostRegNet
+
+__all__ = ["MVSNet", "DepthEstimate"]
+
+
+class DepthEstimate(NamedTuple):
+    """What a network says about the reference view, at a quarter of its size.
+
+    Attributes:
+        depth: (B, h, w), in world units.
+        probability_map: (B, h, w), in [0, 1]: how far to trust the depth.
+        refined_depth: (B, h, w), or None without refinement.
+
+    >>> DepthEstimate(torch.ones(1, 2, 2), torch.ones(1, 2, 2), None).best.shape
+    torch.Size([1, 2, 2])
+    """
+
+    depth: Tensor
+    probability_map: Tensor
+    refined_depth: Tensor | None
+
+    @property
+    def best(self) -> Tensor:
+        """The refined depth where there is one, else the initial one."""
+        return self.depth if self.refined_depth is None else self.refined_depth
+
+
+class MVSNet(nn.Module):
+    """MVSNet (Yao et al., ECCV 2018).
+
+    Args:
+        refine: whether to refine the depth map with the reference image.
+        norm: "group", "instance" or "batch"; see :func:`mvsnet_edu.layers.normalization`.
+        features: "paper" or "unet"; see :class:`mvsnet_edu.features.FeatureNet`.
+
+    Source: figure 1 of the paper; ``model.py:inference``.
+
+    >>> network = MVSNet().eval()
+    >>> K = torch.tensor([[80.0, 0, 32], [0, 80, 24], [0, 0, 1]]).expand(1, 3, 3, 3)
+    >>> pose = torch.eye(4).repeat(1, 3, 1, 1)
+    >>> pose[0, :, 0, 3] = torch.tensor([0.0, -0.1, 0.1])
+    >>> out = network(torch.rand(1, 3, 3, 48, 64), K, pose, torch.linspace(1, 2, 16)[None])
+    >>> out.depth.shape, out.probability_map.shape, out.refined_depth.shape
+    (torch.Size([1, 12, 16]), torch.Size([1, 12, 16]), torch.Size([1, 12, 16]))
+    """
+
+    def __init__(self, refine: bool = True, norm: Norm = "group", features: str = "paper"):
+        super().__init__()
+        self.config = {"refine": refine, "norm": norm, "features": features}
+        self.feature_net = FeatureNet(features, norm)
+        self.cost_reg_net = CostRegNet(norm)
+        self.refine_net = RefineNet(norm) if refine else None
+
+    def forward(self, images: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor) -> DepthEstimate:
+        """Depth of view 0.
+
+        Args:
+            images: (B, V, 3, H, W), RGB in [0, 1]; view 0 is the reference.
+            intrinsics: (B, V, 3, 3), in pixels of the images.
+            extrinsics: (B, V, 4, 4), world to camera.
+            depth_values: (B, D), or (B, D, H // 4, W // 4), in world units.
+
+        Raises:
+            ValueError: with fewer than two views.
+        """
+        B, V, _, H, W = images.shape
+        images = standardize(images)
+        features = self.feature_net(images.flatten(0, 1)).unflatten(0, (B, V))  # (B, V, 32, h, w)
+        intrinsics = scale_intrinsics(intrinsics, 1 / STRIDE)
+        volume = variance_cost_volume(features, intrinsics, extrinsics, depth_values)  # (B, 32, D, h, w)
+        depth, probability = soft_argmin(self.cost_reg_net(volume), depth_values)  # (B, h, w), (B, D, h, w)
+        trust = probability_map(probability, depth, depth_values)  # (B, h, w)
+        return DepthEstimate(depth, trust, self._refine(depth, images[:, 0], depth_values))
+
+    def _refine(self, depth: Tensor, image: Tensor, depth_values: Tensor) -> Tensor | None:
+        if self.refine_net is None:
+            return None
+        first, last = _range(depth_values)
+        D = depth_values.shape[1]
+        return depth_refine(depth.unsqueeze(1), image, D, first, (last - first) / (D - 1), self.refine_net).squeeze(1)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | PathLike[str] = "mvsnet") -> MVSNet:
+        """A trained network in evaluation mode; see :func:`mvsnet_edu.checkpoints.load_network`.
+
+        >>> MVSNet.from_pretrained("mvsnet").training
+        False
+        """
+        return load_network(cls, name_or_path)
+
+
+def _range(depth_values: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last hypothesis of each image, (B,) each; of all its pixels where each has its own."""
+    per_image = depth_values.flatten(1)
+    return per_image.amin(dim=1), per_image.amax(dim=1)
