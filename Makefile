@@ -1,0 +1,31 @@
+# `make book` and `make test` need Python 3.10 or newer and a network; they create .venv and install what is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: help book test clean
+
+help:
+	@echo "make book    build the book: _build/html/index.html"
+	@echo "make test    style, spelling, unit tests, doctests and every notebook"
+	@echo "make clean   remove the built book and caches (rm -r .venv for the environment)"
+	@echo "PYTHON=...   the interpreter to create .venv with (now: $(PYTHON))"
+
+$(INSTALLED): pyproject.toml requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -r requirements.txt -e .
+	touch $@
+
+book: $(INSTALLED)
+	rm -rf _build
+	$(BIN)/jupyter-book build . -n -W --keep-going
+
+test: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/codespell
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval-lax book
+
+clean:
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	find book mvsnet_edu tests -name __pycache__ -prune -exec rm -r {} +
