@@ -1,0 +1,45 @@
+"""Scenes on disk: file formats, view selection, scene folders and point clouds."""
+
+from .formats import (
+    Camera,
+    Pairs,
+    atomic_write,
+    image_size,
+    read_cam,
+    read_image,
+    read_pair,
+    read_pfm,
+    write_cam,
+    write_image,
+    write_pair,
+    write_pfm,
+)
+from .ply import PointCloud, read_ply, write_ply
+from .scene import Sample, Scene, write_scene
+from .views import angle_weight, baseline_angles, pair_score, select_sources, view_scores
+
+__all__ = [
+    "Camera",
+    "Pairs",
+    "PointCloud",
+    "Sample",
+    "Scene",
+    "angle_weight",
+    "atomic_write",
+    "baseline_angles",
+    "image_size",
+    "pair_score",
+    "read_cam",
+    "read_image",
+    "read_pair",
+    "read_pfm",
+    "read_ply",
+    "select_sources",
+    "view_scores",
+    "write_cam",
+    "write_image",
+    "write_pair",
+    "write_pfm",
+    "write_ply",
+    "write_scene",
+]

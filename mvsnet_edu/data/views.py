@@ -1,0 +1,128 @@
+"""View selection: which source views help most to see the depth of a reference view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .formats import Pairs
+
+__all__ = ["angle_weight", "baseline_angles", "pair_score", "select_sources", "view_scores"]
+
+BEST_ANGLE, SIGMA_BELOW, SIGMA_ABOVE = 5.0, 1.0, 10.0  # degrees; the paper's theta_0, sigma_1 and sigma_2
+
+
+def baseline_angles(points: Tensor, center: Tensor, others: Tensor) -> Tensor:
+    """The angles at which a point sees one camera centre and each of the others.
+
+    Args:
+        points: (N, 3) world points.
+        center: (3,) camera centre.
+        others: (V, 3) camera centres.
+
+    Returns:
+        (V, N) angles in degrees, from 0 (same direction) to 180 (from opposite sides).
+
+    >>> others = torch.tensor([[0.0, 1, 0], [-2, 0, 0]])
+    >>> baseline_angles(torch.zeros(1, 3), torch.tensor([1.0, 0, 0]), others).tolist()
+    [[90.0], [180.0]]
+    """
+    rays = F.normalize(center.double() - points.double(), dim=-1)  # (N, 3)
+    other_rays = F.normalize(others.double()[:, None] - points.double(), dim=-1)  # (V, N, 3)
+    cosines = (rays * other_rays).sum(-1)  # (V, N)
+    return cosines.clamp(-1, 1).arccos().rad2deg()  # rounding can leave [-1, 1], where arccos is NaN
+
+
+def angle_weight(angle: Tensor) -> Tensor:
+    """How much a point seen at this baseline angle helps: a Gaussian, steep below 5 degrees and wide above.
+
+    A smaller angle locates the depth badly; a larger one makes the two images harder to match.
+
+    Args:
+        angle: any shape, in degrees.
+
+    Returns:
+        Weights in [0, 1], of the same shape.
+
+    Source: section 4.1 of the paper; ``colmap2mvsnet.py:calc_score``.
+
+    >>> angle_weight(torch.tensor([4.0, 5.0, 15.0])).tolist()
+    [0.6065306663513184, 1.0, 0.6065306663513184]
+    """
+    sigma = torch.where(angle <= BEST_ANGLE, SIGMA_BELOW, SIGMA_ABOVE)
+    return torch.exp(-((angle - BEST_ANGLE) ** 2) / (2 * sigma**2))
+
+
+def pair_score(points: Tensor, center_a: Tensor, center_b: Tensor) -> Tensor:
+    """How well two views go together: the weights of the baseline angles, summed over the shared points.
+
+    Args:
+        points: (N, 3) world points that both views see.
+        center_a: (3,) camera centre of one view.
+        center_b: (3,) camera centre of the other.
+
+    Returns:
+        The score, a scalar from 0 to N.
+
+    Source: section 4.1 of the paper; ``colmap2mvsnet.py:calc_score``.
+
+    >>> pair_score(torch.tensor([[0.0, 0, 8], [0, 0, 9]]), torch.zeros(3), torch.zeros(3)).item() < 1e-5
+    True
+    """
+    return angle_weight(baseline_angles(points, center_a, center_b[None])).sum()
+
+
+def view_scores(points: Tensor, visibility: Tensor, centers: Tensor) -> Tensor:
+    """The scores of all pairs of views.
+
+    Args:
+        points: (N, 3) world points.
+        visibility: (V, N) bool, which view sees which point.
+        centers: (V, 3) camera centres.
+
+    Returns:
+        (V, V) float64, symmetric, with a diagonal of zeros.
+
+    Source: section 4.1 of the paper; ``colmap2mvsnet.py:calc_score``.
+
+    >>> points, centers = torch.tensor([[0.0, 0, 10]]), torch.tensor([[0.0, 0, 0], [1, 0, 0], [9, 9, 9]])
+    >>> view_scores(points, torch.tensor([[True], [True], [False]]), centers).round(decimals=2).tolist()
+    [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    rows = []
+    for center, seen in zip(centers, visibility, strict=True):
+        weights = angle_weight(baseline_angles(points[seen], center, centers))  # (V, n)
+        rows.append((weights * visibility[:, seen]).sum(-1))
+    upper = torch.stack(rows).triu(diagonal=1)
+    return upper + upper.T  # exactly symmetric: the two triangles differ by rounding
+
+
+def select_sources(scores: Tensor, num: int = 10, ids: Sequence[int] | None = None) -> Pairs:
+    """Choose the best sources of every view.
+
+    A view is never its own source. Nor is one with score 0: without a shared point it can only add noise to
+    the cost volume, so the list of a view with few neighbours is shorter than ``num``, and possibly empty.
+
+    Args:
+        scores: (V, V), symmetric.
+        num: at most this many sources for each view; the original writes 10.
+        ids: the views' numbers, which need not be contiguous; 0 to V - 1 by default.
+
+    Returns:
+        For each view its sources and their scores, best first, as ``write_pair`` takes them.
+
+    Source: ``colmap2mvsnet.py:processing_single_scene``, which may list a view as its own source.
+
+    >>> select_sources(torch.tensor([[0.0, 3, 0], [3, 0, 4], [0, 4, 0]]), num=2, ids=[10, 20, 30])
+    {10: [(20, 3.0)], 20: [(30, 4.0), (10, 3.0)], 30: [(20, 4.0)]}
+    """
+    ids = range(len(scores)) if ids is None else ids
+    others = scores.clone().fill_diagonal_(0)
+    order = others.argsort(dim=-1, descending=True, stable=True)[:, :num]
+    return {
+        ids[i]: [(ids[j], others[i, j].item()) for j in best if others[i, j] > 0]
+        for i, best in enumerate(order.tolist())
+    }
