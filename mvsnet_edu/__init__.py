@@ -1,7 +1,7 @@
 """MVSNet, stage by stage: learned multi-view stereo in small, tested pieces.
 
-Everything public of the stages is importable from here; what one does with them lives in the submodules ``data``,
-``training``, ``inference``, ``fusion``, ``evaluation``, ``figures`` and ``exercises``.
+Everything public of the stages is importable from here; what one does with them lives in the submodules
+``data``, ``training``, ``inference``, ``fusion``, ``evaluation``, ``figures`` and ``exercises``.
 """
 
 from .camera import backproject, camera_center, crop_intrinsics, pixel_grid, project, scale_intrinsics

@@ -42,7 +42,8 @@ def pixel_grid(
 def scale_intrinsics(intrinsics: Tensor, scale: float | tuple[float, float]) -> Tensor:
     """Intrinsics of the same camera after its image was resized.
 
-    With pixel centres at +0.5 the upper left corner of the image is (0, 0), so a plain multiplication is exact.
+    With pixel centres at +0.5 the upper left corner of the image is (0, 0), so a plain multiplication is
+    exact.
 
     Args:
         intrinsics: (..., 3, 3), in pixels.
@@ -105,8 +106,8 @@ def camera_center(extrinsics: Tensor) -> Tensor:
 def project(points: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> tuple[Tensor, Tensor]:
     """World points to pixels and depths.
 
-    A point in the plane of the camera centre has no pixel: its coordinates are infinite or NaN. A point behind the
-    camera has a pixel too, and a negative depth; whoever uses the pixel must look at the depth.
+    A point in the plane of the camera centre has no pixel: its coordinates are infinite or NaN. A point
+    behind the camera has a pixel too, and a negative depth; whoever uses the pixel must look at the depth.
 
     Args:
         points: (..., 3), in world units. The leading dimensions start with those of the cameras.

@@ -65,7 +65,8 @@ def load_network(kind: type[Network], name_or_path: str | PathLike[str]) -> Netw
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: no safetensors file ({error})") from None
     if header.get("class") != kind.__name__:
-        raise InputError(f"{path}: holds weights of {header.get('class', 'an unknown network')}, not {kind.__name__}")
+        found = header.get("class", "an unknown network")
+        raise InputError(f"{path}: holds weights of {found}, not {kind.__name__}")
     return _build(kind, header, weights, path)
 
 
@@ -82,5 +83,6 @@ def _locate(name_or_path: str | PathLike[str]) -> Path:
     path = FOLDER / f"{name_or_path}.safetensors"
     path = path if path.is_file() else Path(name_or_path)
     if not path.is_file():
-        raise InputError(f"{path}: no such weights file; the names that ship are {', '.join(shipped_weights())}")
+        names = ", ".join(shipped_weights())
+        raise InputError(f"{path}: no such weights file; the names that ship are {names}")
     return path

@@ -15,8 +15,9 @@ def variance_cost_volume(
 ) -> Tensor:
     """Variance over the views of the features that meet at each depth hypothesis of each reference pixel.
 
-    Views are taken up one at a time (Welford's update), so memory does not grow with their number, nothing cancels,
-    the result is never negative, and identical views give exactly 0. Half precision is raised to float32.
+    Views are taken up one at a time (Welford's update), so memory does not grow with their number, nothing
+    cancels, the result is never negative, and identical views give exactly 0. Half precision is raised to
+    float32.
 
     Args:
         features: (B, V, C, h, w); view 0 is the reference.
@@ -25,7 +26,8 @@ def variance_cost_volume(
         depth_values: (B, D), or (B, D, h, w) for hypotheses of each pixel's own.
 
     Returns:
-        (B, C, D, h, w): the biased variance (divided by V), over all views, whether they see the point or not.
+        (B, C, D, h, w): the biased variance (divided by V), over all views, whether they see the point or
+        not.
 
     Raises:
         ValueError: with fewer than two views.

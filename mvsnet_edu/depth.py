@@ -22,8 +22,8 @@ def uniform_depths(depth_min: float | Tensor, interval: float | Tensor, num: int
     Raises:
         ValueError: if ``num`` is below 1.
 
-    Source: ``model.py:inference`` (``depth_start + range * interval``). Never ``arange(min, max, interval)``: rounding
-    can give it D + 1 entries.
+    Source: ``model.py:inference`` (``depth_start + range * interval``). Never ``arange(min, max, interval)``:
+    rounding can give it D + 1 entries.
 
     >>> uniform_depths(425.0, 2.5, 4)
     tensor([425.0000, 427.5000, 430.0000, 432.5000])
@@ -65,12 +65,13 @@ def soft_argmin(cost: Tensor, depth_values: Tensor) -> tuple[Tensor, Tensor]:
         depth_values: (D,), (B, D) or (B, D, h, w).
 
     Returns:
-        depth (B, h, w), between the first and the last hypothesis, and probability (B, D, h, w), which sums to 1.
+        depth (B, h, w), between the first and the last hypothesis, and probability (B, D, h, w), which sums
+        to 1.
 
     Source: equation (3) of the paper; ``model.py:inference``.
 
-    >>> depth, _ = soft_argmin(torch.tensor([0.0, 50.0, 50.0]).view(1, 3, 1, 1), torch.tensor([2.0, 3.0, 4.0]))
-    >>> depth
+    >>> cost = torch.tensor([0.0, 50.0, 50.0]).view(1, 3, 1, 1)
+    >>> soft_argmin(cost, torch.tensor([2.0, 3.0, 4.0]))[0]
     tensor([[[2.]]])
     """
     probability = torch.softmax(-_full_precision(cost), dim=1)  # (B, D, h, w)
@@ -100,9 +101,9 @@ def winner_take_all(probability: Tensor, depth_values: Tensor) -> tuple[Tensor, 
 def probability_map(probability: Tensor, depth: Tensor, depth_values: Tensor) -> Tensor:
     """How much probability lies in the four hypotheses around the estimate: a measure of trust.
 
-    The four are two below and two above: if the estimate lies in [d_i, d_{i+1}) they are i - 1, i, i + 1 and i + 2.
-    Those beyond the ends do not exist and add nothing, so the result never exceeds 1. (The original clips their
-    indices instead, which counts the end planes twice or three times.)
+    The four are two below and two above: if the estimate lies in [d_i, d_{i+1}) they are i - 1, i, i + 1 and
+    i + 2. Those beyond the ends do not exist and add nothing, so the result never exceeds 1. (The original
+    clips their indices instead, which counts the end planes twice or three times.)
 
     Args:
         probability: (B, D, h, w), sums to 1 over D.
@@ -121,7 +122,8 @@ def probability_map(probability: Tensor, depth: Tensor, depth_values: Tensor) ->
     B, D, h, w = probability.shape
     depths = _per_pixel(depth_values)
     direction = torch.sign(depths[:, -1:] - depths[:, :1])  # -1 where the hypotheses descend
-    below = (depths * direction <= depth.unsqueeze(1) * direction).sum(dim=1, keepdim=True) - 1  # (B, 1, h, w)
+    reached = depths * direction <= depth.unsqueeze(1) * direction  # (B, D, h, w)
+    below = reached.sum(dim=1, keepdim=True) - 1  # (B, 1, h, w)
     bins = below + torch.arange(-1, 3, device=depth.device).view(1, 4, 1, 1)  # (B, 4, h, w)
     exists = (bins >= 0) & (bins < D)
     mass = torch.where(exists, probability.gather(1, bins.clamp(0, D - 1)), 0).sum(dim=1)

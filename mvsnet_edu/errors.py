@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class InputError(ValueError):
-    """A file or value given by the user is unusable; the message is one sentence that names it and says why."""
+    """A file or value given by the user is unusable; the message names it and says why, in one sentence."""

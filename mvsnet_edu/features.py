@@ -29,7 +29,8 @@ def standardize(images: Tensor) -> Tensor:
     Source: ``preprocess.py:center_image``, the original's choice in testing.
 
     >>> x = standardize(torch.rand(2, 3, 8, 9))
-    >>> bool(x.mean((-1, -2)).abs().max() < 1e-5), bool((x.std((-1, -2), correction=0) - 1).abs().max() < 1e-4)
+    >>> mean, deviation = x.mean((-1, -2)), x.std((-1, -2), correction=0)
+    >>> bool(mean.abs().max() < 1e-5), bool((deviation - 1).abs().max() < 1e-4)
     (True, True)
     """
     centred = images - images.mean(dim=(-2, -1), keepdim=True)
@@ -40,13 +41,14 @@ def standardize(images: Tensor) -> Tensor:
 class FeatureNet(nn.Module):
     """Image to feature map, (B, 3, H, W) -> (B, 32, H // 4, W // 4).
 
-    Eight convolutions, two of them with stride 2; the last one has neither normalisation nor ReLU, so that features
-    may be negative. Feature pixel (i, j) looks at the image around pixel (4 i + 1, 4 j + 1); the centre of the 4 x 4
-    block it stands for is (4 i + 1.5, 4 j + 1.5), and padding alone comes no closer.
+    Eight convolutions, two of them with stride 2; the last one has neither normalisation nor ReLU, so that
+    features may be negative. Feature pixel (i, j) looks at the image around pixel (4 i + 1, 4 j + 1); the
+    centre of the 4 x 4 block it stands for is (4 i + 1.5, 4 j + 1.5), and padding alone comes no closer.
 
     Args:
-        architecture: "paper" for the eight layers; "unet" puts the 2D U-Net of the original's later code before
-            the last six of them, which widens what a feature sees from 33 pixels to a large part of the image.
+        architecture: "paper" for the eight layers; "unet" puts the 2D U-Net of the original's later code
+            before the last six of them, which widens what a feature sees from 33 pixels to a large part of
+            the image.
         norm: see :func:`mvsnet_edu.layers.normalization`.
 
     Raises:
@@ -89,7 +91,8 @@ class FeatureNet(nn.Module):
 class UNet2d(nn.Module):
     """Encoder and decoder at full, half, ... and a sixteenth of the size; (B, 3, H, W) -> (B, 8, H, W).
 
-    The strided convolutions are chained directly; the pairs of plain ones sit on the skips, which are concatenated.
+    The strided convolutions are chained directly; the pairs of plain ones sit on the skips, which are
+    concatenated.
 
     Args:
         norm: see :func:`mvsnet_edu.layers.normalization`.
@@ -105,29 +108,32 @@ class UNet2d(nn.Module):
     def __init__(self, norm: Norm = "group"):
         super().__init__()
         widths = self.WIDTHS
-        inputs = (3, 3, *widths[1:-1])  # the image feeds the full and the half size
-        self.down = nn.ModuleList(ConvBlock2d(i, o, stride=2, norm=norm) for i, o in zip(inputs[1:], widths[1:]))
-        self.skip = nn.ModuleList(_pair(i, o, norm) for i, o in zip((3, *widths[1:]), widths))
+        down = zip((3, *widths[1:-1]), widths[1:], strict=True)  # the image feeds the half size, too
+        self.down = nn.ModuleList(ConvBlock2d(i, o, stride=2, norm=norm) for i, o in down)
+        self.skip = nn.ModuleList(_pair(i, o, norm) for i, o in zip((3, *widths[1:]), widths, strict=True))
         self.up = nn.ModuleList(_upsample(2 * o, o, norm) for o in reversed(widths[:-1]))
         self.merge = nn.ModuleList(_pair(2 * o, o, norm) for o in reversed(widths[:-1]))
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W), H and W multiples of 16 -> (B, 8, H, W)."""
         x, skips = image, [self.skip[0](image)]
-        for down, skip in zip(self.down, self.skip[1:]):
+        for down, skip in zip(self.down, self.skip[1:], strict=True):
             x = down(x)
             skips.append(skip(x))
         x = skips.pop()
-        for up, merge in zip(self.up, self.merge):
+        for up, merge in zip(self.up, self.merge, strict=True):
             x = merge(torch.cat([up(x), skips.pop()], dim=1))
         return x
 
 
 def _strided(inp: int, out: int, norm: Norm, left: int) -> nn.Sequential:
     """5 x 5 convolution with stride 2 whose output j is centred on input 2 j + 2 - left."""
-    block = ConvBlock2d(inp, out, kernel=5, stride=2, norm=norm)
-    block[0].padding = (0, 0)
-    return nn.Sequential(nn.ZeroPad2d((left, 3 - left, left, 3 - left)), *block)
+    return nn.Sequential(
+        nn.ZeroPad2d((left, 3 - left, left, 3 - left)),
+        nn.Conv2d(inp, out, 5, stride=2, bias=False),
+        normalization(norm, out, dims=2),
+        nn.ReLU(inplace=True),
+    )
 
 
 def _pair(inp: int, out: int, norm: Norm) -> nn.Sequential:

@@ -10,7 +10,7 @@ from .camera import pixel_grid
 
 __all__ = ["plane_homographies", "homography_warp", "depth_warp"]
 
-#: A point this close to the plane of the camera centre (as a share of its reference depth) counts as behind it.
+#: A point this close to the camera's own plane (as a share of its reference depth) counts as behind it.
 NEAR = 1e-6
 
 
@@ -21,10 +21,11 @@ def plane_homographies(
     src_extrinsics: Tensor,
     depth_values: Tensor,
 ) -> Tensor:
-    """Homographies that take reference pixels to source pixels by way of the planes z = d of the reference camera.
+    """Homographies from reference pixels to source pixels by way of the reference camera's planes z = d.
 
-    H(d) = K_s (R + t e_z^T / d) K_r^-1, where (R, t) takes reference coordinates to source coordinates. The third
-    component of H(d) (x, y, 1) is the depth in the source divided by d, so its sign tells points behind the source.
+    H(d) = K_s (R + t e_z^T / d) K_r^-1, where (R, t) takes reference coordinates to source coordinates. The
+    third component of H(d) (x, y, 1) is the depth in the source divided by d, so its sign tells points behind
+    the source.
 
     Args:
         ref_intrinsics: (B, 3, 3), in pixels of the map to be filled.
@@ -52,8 +53,10 @@ def plane_homographies(
     return H.transpose(0, 1).to(ref_intrinsics.dtype)
 
 
-def homography_warp(src_features: Tensor, homographies: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-    """Source features as the reference would see them, if the world were one plane; a stack of it, one per plane.
+def homography_warp(
+    src_features: Tensor, homographies: Tensor, size: tuple[int, int] | None = None
+) -> Tensor:
+    """Source features as the reference would see them if the world were one plane, for each plane of a stack.
 
     Args:
         src_features: (B, C, H, W).
@@ -85,7 +88,7 @@ def depth_warp(
     src_extrinsics: Tensor,
     depth_values: Tensor,
 ) -> Tensor:
-    """:func:`homography_warp` where every pixel has its own depth hypotheses, so that no plane links the views.
+    """:func:`homography_warp` where every pixel has its own depth hypotheses and no plane links the views.
 
     Args:
         src_features: (B, C, H, W).
@@ -118,7 +121,7 @@ def depth_warp(
 
 
 def _relative_pose(ref_extrinsics: Tensor, src_extrinsics: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotation and translation from reference to source; in float64, for cameras may stand far from the origin."""
+    """Rotation and translation, reference to source; in float64, as cameras may stand far from the origin."""
     pose = src_extrinsics.double() @ torch.linalg.inv(ref_extrinsics.double())
     return pose[..., :3, :3], pose[..., :3, 3:]
 
@@ -132,14 +135,14 @@ def _sample(features: Tensor, homogeneous: Tensor) -> Tensor:
     in_front = z > NEAR
     per_z = torch.where(in_front, 2 / z, 0)
     grid = torch.stack([x * per_z / W, y * per_z / H], dim=-1) - 1  # grid_sample's [-1, 1], corner to corner
-    grid = torch.where(in_front.unsqueeze(-1), grid, -3).clamp(-3, 3)  # -3 is far outside, where zeros are read
+    grid = torch.where(in_front.unsqueeze(-1), grid, -3).clamp(-3, 3)  # -3 is far outside and reads 0
     grid = grid.to(features.dtype).view(B, D * h, w, 2)
     sampled = F.grid_sample(features, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return sampled.view(B, -1, D, h, w)
 
 
 def _pad_to_powers_of_two(features: Tensor) -> Tensor:
-    """Zeros on the right and below, until dividing by the size loses no bits: then the identity warp is exact."""
+    """Zeros on the right and below, until dividing by the size loses no bits: the identity warp is exact."""
     H, W = features.shape[-2:]
     return F.pad(features, (0, _power_of_two(W) - W, 0, _power_of_two(H) - H))
 

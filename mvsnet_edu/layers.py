@@ -18,9 +18,9 @@ GROUP_CHANNELS = 8
 def normalization(norm: Norm, channels: int, dims: Literal[2, 3], affine: bool = True) -> nn.Module:
     """The normalisation layer after a convolution.
 
-    ``instance`` is what the original computes: batch norm on the statistics of the current sample, in training and
-    in testing, with one image per batch. ``group`` is nearly that, and the default (the experiments tell why).
-    ``batch`` keeps running averages for testing, as every port does.
+    ``instance`` is what the original computes: batch norm on the statistics of the current sample, in
+    training and in testing, with one image per batch. ``group`` is nearly that, and the default (the
+    experiments tell why). ``batch`` keeps running averages for testing, as every port does.
 
     Args:
         norm: "batch", "instance" or "group".
@@ -49,11 +49,11 @@ def normalization(norm: Norm, channels: int, dims: Literal[2, 3], affine: bool =
 
 
 class ConvBlock2d(nn.Sequential):
-    """2D convolution without bias, normalisation, ReLU; the size of the output is the size of the input / stride."""
+    """3 x 3 convolution without bias, normalisation, ReLU."""
 
-    def __init__(self, inp: int, out: int, kernel: int = 3, stride: int = 1, norm: Norm = "group", affine: bool = True):
+    def __init__(self, inp: int, out: int, stride: int = 1, norm: Norm = "group", affine: bool = True):
         super().__init__(
-            nn.Conv2d(inp, out, kernel, stride, padding=kernel // 2, bias=False),
+            nn.Conv2d(inp, out, 3, stride, padding=1, bias=False),
             normalization(norm, out, dims=2, affine=affine),
             nn.ReLU(inplace=True),
         )

@@ -1,7 +1,7 @@
 """The loss of MVSNet and its accuracy measures, under the names of the original ``loss.py``.
 
-A ground-truth depth of 0 (or a non-finite one) means "not measured". Everything here counts measured pixels only, and
-an image without any gives 0.
+A ground-truth depth of 0 (or a non-finite one) means "not measured". Everything here counts measured pixels
+only, and an image without any gives 0.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def non_zero_mean_absolute_diff(
 def less_one_percentage(estimated: Tensor, ground_truth: Tensor, interval: float | Tensor) -> Tensor:
     """Share of the measured pixels whose error is at most one depth interval.
 
-    A measure, not a loss: it is a count, its gradient is zero wherever it exists, and the result carries none.
+    A measure, not a loss: it is a count, its gradient is zero wherever it exists, and the result carries
+    none.
 
     Args:
         estimated: (B, h, w).
@@ -76,7 +77,7 @@ def less_one_percentage(estimated: Tensor, ground_truth: Tensor, interval: float
 
 
 def less_three_percentage(estimated: Tensor, ground_truth: Tensor, interval: float | Tensor) -> Tensor:
-    """Share of the measured pixels whose error is at most three depth intervals; see :func:`less_one_percentage`.
+    """Share of the measured pixels whose error is at most three intervals; see :func:`less_one_percentage`.
 
     Args:
         estimated: (B, h, w).
@@ -105,7 +106,8 @@ def mvsnet_regression_loss(
         interval: the depth interval, a number or a tensor (B,).
 
     Returns:
-        loss (in depth intervals, averaged over the batch), less_one and less_three (shares in [0, 1], no gradient).
+        loss (in depth intervals, averaged over the batch), less_one and less_three (shares in [0, 1], no
+        gradient).
 
     Source: ``loss.py:mvsnet_regression_loss``.
 
@@ -126,7 +128,8 @@ def mvsnet_loss(
 
     Args:
         initial: (B, h, w), the depth map of soft argmin.
-        refined: (B, h, w), the refined depth map; None without refinement, then the initial loss alone counts.
+        refined: (B, h, w), the refined depth map; None without refinement, then the initial loss alone
+            counts.
         ground_truth: (B, h, w); 0 or non-finite where not measured.
         interval: the depth interval, a number or a tensor (B,).
 
@@ -150,17 +153,18 @@ def mvsnet_classification_loss(logits: Tensor, ground_truth: Tensor, depth_value
 
     Args:
         logits: (B, D, h, w), high where a plane is probable (minus the cost).
-        ground_truth: (B, h, w); 0 or non-finite where not measured. Truth more than half a step beyond the first or
-            the last plane has no class and is not counted either.
+        ground_truth: (B, h, w); 0 or non-finite where not measured. Truth more than half a step beyond the
+            first or the last plane has no class and is not counted either.
         depth_values: (D,) or (B, D), ascending or descending.
 
     Returns:
         a scalar, in nats: mean over the counted pixels of each image, then over the batch.
 
-    Source: section 3.3 of the R-MVSNet paper; ``loss.py:mvsnet_classification_loss``, by log-softmax, where the
-    original takes the logarithm of a softmax and meets infinity.
+    Source: section 3.3 of the R-MVSNet paper; ``loss.py:mvsnet_classification_loss``, by log-softmax, where
+    the original takes the logarithm of a softmax and meets infinity.
 
-    >>> mvsnet_classification_loss(torch.zeros(1, 4, 1, 2), torch.tensor([[[2.0, 0.0]]]), torch.arange(1.0, 5.0))
+    >>> truth = torch.tensor([[[2.0, 0.0]]])
+    >>> mvsnet_classification_loss(torch.zeros(1, 4, 1, 2), truth, torch.arange(1.0, 5.0))
     tensor(1.3863)
     """
     B, D, h, w = logits.shape

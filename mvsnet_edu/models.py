@@ -5,7 +5,6 @@ from __future__ import annotations
 from os import PathLike
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from .camera import scale_intrinsics
@@ -68,7 +67,9 @@ class MVSNet(nn.Module):
         self.cost_reg_net = CostRegNet(norm)
         self.refine_net = RefineNet(norm) if refine else None
 
-    def forward(self, images: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor) -> DepthEstimate:
+    def forward(
+        self, images: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor
+    ) -> DepthEstimate:
         """Depth of view 0.
 
         Args:
@@ -94,7 +95,8 @@ class MVSNet(nn.Module):
             return None
         first, last = _range(depth_values)
         D = depth_values.shape[1]
-        return depth_refine(depth.unsqueeze(1), image, D, first, (last - first) / (D - 1), self.refine_net).squeeze(1)
+        interval = (last - first) / (D - 1)
+        return depth_refine(depth.unsqueeze(1), image, D, first, interval, self.refine_net).squeeze(1)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | PathLike[str] = "mvsnet") -> MVSNet:

@@ -14,12 +14,13 @@ __all__ = ["RefineNet", "depth_refine"]
 class RefineNet(nn.Module):
     """(image (B, 3, h, w), normalised depth (B, 1, h, w)) -> refined normalised depth (B, 1, h, w).
 
-    A residual network: it predicts a correction and adds it. The last layer is linear, so the correction may have
-    either sign, and starts at zero, so an untrained network leaves the depth as it is (the original starts at
-    random, about a third of the depth range off). Nothing is clipped.
+    A residual network: it predicts a correction and adds it. The last layer is linear, so the correction may
+    have either sign, and starts at zero, so an untrained network leaves the depth as it is (the original
+    starts at random, about a third of the depth range off). Nothing is clipped.
 
     Args:
-        norm: see :func:`mvsnet_edu.layers.normalization`; without a learned scale and shift, as in the original.
+        norm: see :func:`mvsnet_edu.layers.normalization`; without a learned scale and shift, as in the
+            original.
 
     Source: section 3.4 of the paper; ``cnn_wrapper/mvsnet.py:RefineNet``.
 
@@ -54,8 +55,8 @@ def depth_refine(
 ) -> Tensor:
     """Normalise the depth to [0, 1] over the range of the hypotheses, refine it, and scale it back.
 
-    Because the network only ever sees [0, 1], a scene in metres and the same scene in millimetres give the same
-    answer. The image is shrunk by averaging the pixels under each depth pixel.
+    Because the network only ever sees [0, 1], a scene in metres and the same scene in millimetres give the
+    same answer. The image is shrunk by averaging the pixels under each depth pixel.
 
     Args:
         init_depth_map: (B, 1, h, w), in world units.

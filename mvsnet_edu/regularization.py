@@ -13,9 +13,9 @@ __all__ = ["CostRegNet"]
 class CostRegNet(nn.Module):
     """Cost volume to cost, (B, 32, D, h, w) -> (B, D, h, w).
 
-    The paper's wiring: both the full-size branch and the first strided convolution read the 32-channel volume, the
-    strided convolutions are chained directly, the plain ones sit on the skips, and skips are added. Sizes that are
-    no multiple of 8 are padded and cropped back.
+    The paper's wiring: both the full-size branch and the first strided convolution read the 32-channel
+    volume, the strided convolutions are chained directly, the plain ones sit on the skips, and skips are
+    added. Sizes that are no multiple of 8 are padded and cropped back.
 
     Args:
         norm: see :func:`mvsnet_edu.layers.normalization`.
