@@ -27,6 +27,7 @@ class DepthEstimate(NamedTuple):
         probability_map: (B, h, w), in [0, 1]: how far to trust the depth.
         refined_depth: (B, h, w), or None without refinement.
 
+    >>> import torch
     >>> DepthEstimate(torch.ones(1, 2, 2), torch.ones(1, 2, 2), None).best.shape
     torch.Size([1, 2, 2])
     """
@@ -51,6 +52,7 @@ class MVSNet(nn.Module):
 
     Source: figure 1 of the paper; ``model.py:inference``.
 
+    >>> import torch
     >>> network = MVSNet().eval()
     >>> K = torch.tensor([[80.0, 0, 32], [0, 80, 24], [0, 0, 1]]).expand(1, 3, 3, 3)
     >>> pose = torch.eye(4).repeat(1, 3, 1, 1)
