@@ -74,10 +74,7 @@ def homography_warp(
     True
     """
     height, width = size or src_features.shape[-2:]
-    x = pixel_grid(height, width, dtype=homographies.dtype, device=homographies.device).view(-1, 2)
-    x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)  # (h * w, 3)
-    warped = homographies @ x.T  # (B, D, 3, h * w)
-    return _sample(src_features, warped.unflatten(-1, (height, width)))
+    return _sample(src_features, _transform_pixels(homographies, height, width))
 
 
 def depth_warp(
@@ -113,11 +110,8 @@ def depth_warp(
     K_src, K_ref_inv = src_intrinsics.double(), torch.linalg.inv(ref_intrinsics.double())
     far = (K_src @ rotation @ K_ref_inv).to(depth_values.dtype)  # (B, 3, 3): where the ray goes at infinity
     near = (K_src @ translation).to(depth_values.dtype)  # (B, 3, 1): where it starts, the reference's centre
-    x = pixel_grid(h, w, dtype=depth_values.dtype, device=depth_values.device)
-    x = torch.cat([x, torch.ones_like(x[..., :1])], dim=-1).view(-1, 3)  # (h * w, 3)
-    ray = (far @ x.T).view(B, 1, 3, h, w)
-    warped = ray + near.view(B, 1, 3, 1, 1) / depth_values.unsqueeze(2)  # (B, D, 3, h, w)
-    return _sample(src_features, warped)
+    rays = _transform_pixels(far, h, w).unsqueeze(1)  # (B, 1, 3, h, w)
+    return _sample(src_features, rays + near.view(B, 1, 3, 1, 1) / depth_values.unsqueeze(2))
 
 
 def _relative_pose(ref_extrinsics: Tensor, src_extrinsics: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,19 +120,30 @@ def _relative_pose(ref_extrinsics: Tensor, src_extrinsics: Tensor) -> tuple[Tens
     return pose[..., :3, :3], pose[..., :3, 3:]
 
 
+def _transform_pixels(matrix: Tensor, height: int, width: int) -> Tensor:
+    """(..., 3, 3) times the homogeneous pixels (x, y, 1) of a map -> (..., 3, height, width).
+
+    Not by ``@``: autocast and TF32 would round the coordinates to a few bits.
+    """
+    x, y = pixel_grid(height, width, dtype=matrix.dtype, device=matrix.device).unbind(dim=-1)  # (h, w)
+    of_x, of_y, constant = matrix[..., None, None].unbind(dim=-3)  # (..., 3, 1, 1)
+    return of_x * x + of_y * y + constant
+
+
 def _sample(features: Tensor, homogeneous: Tensor) -> Tensor:
     """(B, C, H, W) read at homogeneous pixels (B, D, 3, h, w) -> (B, C, D, h, w)."""
     B, D, _, h, w = homogeneous.shape
-    features = _pad_to_powers_of_two(features)
-    H, W = features.shape[-2:]
+    padded = _pad_to_powers_of_two(features)
+    padded = padded.to(torch.promote_types(padded.dtype, torch.float32))  # half a float has no subpixels
+    H, W = padded.shape[-2:]
     x, y, z = homogeneous.unbind(dim=2)  # (B, D, h, w) each
     in_front = z > NEAR
-    per_z = torch.where(in_front, 2 / z, 0)
+    per_z = 2 / torch.where(in_front, z, torch.inf)  # where comes first: the gradient of 2 / 0 is NaN
     grid = torch.stack([x * per_z / W, y * per_z / H], dim=-1) - 1  # grid_sample's [-1, 1], corner to corner
     grid = torch.where(in_front.unsqueeze(-1), grid, -3).clamp(-3, 3)  # -3 is far outside and reads 0
-    grid = grid.to(features.dtype).view(B, D * h, w, 2)
-    sampled = F.grid_sample(features, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return sampled.view(B, -1, D, h, w)
+    grid = grid.to(padded.dtype).flatten(1, 2)  # (B, D * h, w, 2)
+    sampled = F.grid_sample(padded, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return sampled.view(B, -1, D, h, w).to(features.dtype)
 
 
 def _pad_to_powers_of_two(features: Tensor) -> Tensor:
