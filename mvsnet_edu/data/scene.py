@@ -217,15 +217,15 @@ class Scene:
             The sample.
 
         Raises:
-            InputError: the view has no sources, the images differ in size, a file is broken, or neither the
-                camera file nor ``depth_num`` says how many planes to use.
+            InputError: the view has no sources, images differ in size or are tiny, a file is broken, or
+                neither the camera file nor ``depth_num`` says how many planes to use.
         """
-        views = [ref, *self.sources(ref, num_sources)]
-        if len(views) == 1:
-            raise InputError(f"{self.folder / 'pair.txt'} has no source for view {ref}.")
+        views = [ref, *self._some_sources(ref, num_sources)]
         images = self._images_of_one_size(views)  # (V, 3, H0, W0)
         H0, W0 = images.shape[-2:]
         W, H = size or (W0, H0)
+        if min(W, H) < STRIDE:
+            raise InputError(f"{self.image_paths[ref]} at {W} x {H} pixels is too small for a depth map.")
         cameras = [self.camera(view).scaled(W / W0, H / H0) for view in views]
         depth_values = self._depth_values(ref, depth_num)
         return Sample(
@@ -242,6 +242,14 @@ class Scene:
         if view not in self.image_paths:
             raise InputError(f"{self.folder} has no view {view}.")
         return view
+
+    def _some_sources(self, view: int, num: int) -> list[int]:
+        if num < 1:
+            raise InputError(f"{self.folder} needs at least one source view for depth, not {num}.")
+        sources = self.sources(view, num)
+        if not sources:
+            raise InputError(f"{self.folder / 'pair.txt'} has no source for view {view}.")
+        return sources
 
     def _depth_path(self, view: int) -> Path:
         return self.folder / "depths" / f"{view:08d}.pfm"
