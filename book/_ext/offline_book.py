@@ -1,4 +1,4 @@
-"""Make every page self-sufficient: drop the scripts that reach for the network and those that are listed twice."""
+"""Make every page self-sufficient: without scripts that reach for the network, or that are listed twice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 def keep_local_scripts(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
 ) -> None:
-    """Remove thebe (live code, which needs a server) and repeated scripts from the page about to be written."""
+    """Remove thebe (live code, which needs a server) and repeated scripts from a page about to be written."""
     unique = {(script.filename, script.attributes.get("body")): script for script in context["script_files"]}
     context["script_files"] = [
         script for key, script in unique.items() if "thebe" not in f"{key}".lower()
