@@ -28,8 +28,8 @@ def uniform_depths(depth_min: float | Tensor, interval: float | Tensor, num: int
     >>> uniform_depths(425.0, 2.5, 4)
     tensor([425.0000, 427.5000, 430.0000, 432.5000])
     """
-    depth_min, interval, steps = _as_column(depth_min), _as_column(interval), _steps(num)
-    return (depth_min.double() + interval.double() * steps.to(depth_min.device)).to(depth_min.dtype)
+    first, step = _as_columns(depth_min, interval)
+    return (first.double() + step.double() * _steps(num, first.device)).to(first.dtype)
 
 
 def inverse_depths(depth_min: float | Tensor, depth_max: float | Tensor, num: int) -> Tensor:
@@ -51,8 +51,8 @@ def inverse_depths(depth_min: float | Tensor, depth_max: float | Tensor, num: in
     >>> inverse_depths(1.0, 4.0, 4)
     tensor([1.0000, 1.3333, 2.0000, 4.0000])
     """
-    near, far, steps = _as_column(depth_min), _as_column(depth_max), _steps(num)
-    weight = steps.to(near.device) / max(num - 1, 1)
+    near, far = _as_columns(depth_min, depth_max)
+    weight = _steps(num, near.device) / max(num - 1, 1)
     depths = (1 / torch.lerp(1 / near.double(), 1 / far.double(), weight)).to(near.dtype)  # (..., D)
     return torch.where(weight == 0, near, torch.where(weight == 1, far, depths))
 
@@ -130,17 +130,18 @@ def probability_map(probability: Tensor, depth: Tensor, depth_values: Tensor) ->
     return mass.clamp(max=1)  # the sum of a softmax may exceed 1 by rounding
 
 
-def _as_column(value: float | Tensor) -> Tensor:
-    """A number stays without a batch; (B,) becomes (B, 1)."""
-    value = torch.as_tensor(value)
-    value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
-    return value.unsqueeze(-1) if value.ndim else value
+def _as_columns(*values: float | Tensor) -> list[Tensor]:
+    """(B,) becomes (B, 1); numbers take the type and the device of the tensor beside them."""
+    tensors = (v for v in values if isinstance(v, Tensor) and v.is_floating_point())
+    like = next(tensors, torch.empty(0))
+    values = (torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in values)
+    return [v.unsqueeze(-1) if v.ndim else v for v in values]
 
 
-def _steps(num: int) -> Tensor:
+def _steps(num: int, device: torch.device) -> Tensor:
     if num < 1:
         raise ValueError(f"the number of depth hypotheses must be at least 1, not {num}")
-    return torch.arange(num, dtype=torch.float64)
+    return torch.arange(num, dtype=torch.float64, device=device)
 
 
 def _per_pixel(depth_values: Tensor) -> Tensor:
