@@ -169,17 +169,24 @@ def mvsnet_classification_loss(logits: Tensor, ground_truth: Tensor, depth_value
     """
     B, D, h, w = logits.shape
     depths = depth_values.expand(B, D)[:, :, None, None]  # (B, D, 1, 1)
-    distance = (depths - ground_truth.unsqueeze(1)).abs().nan_to_num(nan=float("inf"))  # (B, D, h, w)
-    nearest, label = distance.min(dim=1)  # (B, h, w)
-    half_step = (depths.diff(dim=1).abs() / 2)[:, [0, -1]].amax(dim=1)  # (B, 1, 1)
-    counted = _measured(ground_truth) & (nearest <= half_step)
-    nats = F.cross_entropy(logits, label, reduction="none")  # (B, h, w)
-    per_image = torch.where(counted, nats, 0).flatten(1).sum(1) / counted.flatten(1).sum(1).clamp(min=1)
+    label = (depths - ground_truth.unsqueeze(1)).abs().argmin(dim=1)  # (B, h, w)
+    counted = _measured(ground_truth) & _in_reach(ground_truth, depths)
+    logits = torch.where(counted.unsqueeze(1), logits, 0)  # a NaN would pass the second where backwards
+    nats = torch.where(counted, F.cross_entropy(logits, label, reduction="none"), 0)  # (B, h, w)
+    per_image = nats.flatten(1).sum(dim=1) / counted.flatten(1).sum(dim=1).clamp(min=1)  # (B,)
     return per_image.mean()
 
 
 def _measured(ground_truth: Tensor) -> Tensor:
     return ground_truth.isfinite() & (ground_truth != 0)
+
+
+def _in_reach(ground_truth: Tensor, depths: Tensor) -> Tensor:
+    """Whether (B, h, w) lies between the planes (B, D, 1, 1), or at most half a step beyond them."""
+    first = depths[:, 0] + (depths[:, 0] - depths[:, 1]) / 2  # (B, 1, 1)
+    last = depths[:, -1] + (depths[:, -1] - depths[:, -2]) / 2
+    low, high = torch.minimum(first, last), torch.maximum(first, last)
+    return (low <= ground_truth) & (ground_truth <= high)
 
 
 def _error_in_intervals(
