@@ -95,6 +95,8 @@ class MVSNet(nn.Module):
     def _refine(self, depth: Tensor, image: Tensor, depth_values: Tensor) -> Tensor | None:
         if self.refine_net is None:
             return None
+        h, w = depth.shape[-2:]
+        image = image[..., : h * STRIDE, : w * STRIDE]  # the pixels that the depth map covers
         first, last = _range(depth_values)
         D = depth_values.shape[1]
         interval = (last - first) / (D - 1)
