@@ -16,7 +16,7 @@ STRIDE = 4
 
 
 def standardize(images: Tensor) -> Tensor:
-    """Each channel of each image to mean 0 and standard deviation 1; a constant channel becomes 0.
+    """Each channel of each image to mean 0 and standard deviation 1; a constant channel comes close to 0.
 
     This takes out the exposure and the white balance of every single photograph.
 
@@ -47,7 +47,7 @@ class FeatureNet(nn.Module):
 
     Args:
         architecture: "paper" for the eight layers; "unet" puts the 2D U-Net of the original's later code
-            before the last six of them, which widens what a feature sees from 33 pixels to a large part of
+            before the last six of them, which widens what a feature sees from 41 pixels to a large part of
             the image.
         norm: see :func:`mvsnet_edu.layers.normalization`.
 
