@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from os import PathLike
 from pathlib import Path
+from textwrap import shorten
 from typing import TypeVar
 
 from torch import nn
@@ -75,7 +76,7 @@ def _build(kind: type[Network], header: dict[str, str], weights: dict, path: Pat
         network = kind(**json.loads(header.get("config", "{}")))
         network.load_state_dict(weights)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: does not fit {kind.__name__} ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: does not fit {kind.__name__} ({shorten(str(error), 200)})") from None
     return network.eval()
 
 
