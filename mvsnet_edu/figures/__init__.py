@@ -1,0 +1,15 @@
+"""Interactive figures that need no kernel and no network.
+
+Each function returns a `Figure`: one piece of HTML with its data, its script and a static picture inside. It
+shows itself in Jupyter and in the built book, and `Figure.save` writes it as a page of its own.
+"""
+
+from __future__ import annotations
+
+from mvsnet_edu.figures.cloud import Viewpoint, point_cloud
+from mvsnet_edu.figures.figure import Figure
+from mvsnet_edu.figures.loss import loss_explorer
+from mvsnet_edu.figures.refinement import refinement_profile
+from mvsnet_edu.figures.wipe import Picture, compare
+
+__all__ = ["Figure", "Picture", "Viewpoint", "compare", "loss_explorer", "point_cloud", "refinement_profile"]

@@ -1,0 +1,178 @@
+"""A wipe between two of several pictures of the same view, with the values under the pointer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from mvsnet_edu.figures.figure import Figure, number, pack, to_map, to_numpy
+from mvsnet_edu.figures.pictures import colorize, css_gradient, data_uri, to_rgb
+
+__all__ = ["Picture", "compare"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A map of one number per pixel, and how to colour it.
+
+    Args:
+        values: (H, W), or with leading axes of size 1; not finite where not measured.
+        unit: unit of the values; pictures of one unit and one colour table share one scale.
+        colors: "viridis" for amounts, "diverging" for signed values.
+        limits: values of the first and the last colour; by default the range of all pictures on the scale.
+    """
+
+    values: Any
+    unit: str = ""
+    colors: str = "viridis"
+    limits: tuple[float, float] | None = None
+
+
+def compare(
+    images: Mapping[str, Any], *, unit: str = "", alt: str = "", caption: str = "", digits: int = 2
+) -> Figure:
+    """Wipe between two of several pictures, chosen by name, and read the values under the pointer.
+
+    Args:
+        images: at least two pictures by label, of one aspect but any resolution: (H, W, 3) colours, uint8 or float
+            in [0, 1]; (H, W) values, not finite where not measured; or a `Picture` for more say.
+        unit: unit of the values that are no `Picture`.
+        alt: what the pictures show, for readers who do not see them; by default their labels.
+        caption: text below the figure.
+        digits: decimals of the values shown.
+
+    Returns:
+        The figure. Values weigh 5.3 bytes of HTML per pixel, so give depth maps at the network's resolution.
+
+    Raises:
+        ValueError: fewer than two pictures, or pictures whose frames differ in shape.
+
+    >>> compare({"before": np.zeros((6, 8)), "after": np.ones((3, 4))}, unit="mm")
+    Figure(wipe: The same view as before and after; a wipe compares two of them.)
+    """
+    pictures = {label: _as_picture(image, unit) for label, image in images.items()}
+    height, width = _frame(pictures)
+    scales = _scales(pictures)
+    tiles = [_tile(label, picture, scales) for label, picture in pictures.items()]
+    data = {
+        "digits": digits,
+        "size": [width, height],
+        "pictures": [_values(label, picture) for label, picture in pictures.items()],
+    }
+    alt = alt or f"The same view as {_listed(list(pictures))}; a wipe compares two of them."
+    body = _stage(tiles, width, height) + _controls(list(pictures))
+    return Figure("wipe", "Pictures compared", alt, body, data, caption)
+
+
+Colors = np.ndarray  # (H, W, 3), uint8
+
+
+def _as_picture(image: Any, unit: str) -> Picture | Colors:
+    if isinstance(image, Picture):
+        return Picture(to_map(image.values), image.unit, image.colors, image.limits)
+    array = to_numpy(image)
+    is_colors = array.ndim == 3 and array.shape[-1] == 3
+    return to_rgb(array) if is_colors else Picture(to_map(array), unit)
+
+
+def _shape(picture: Picture | Colors) -> tuple[int, int]:
+    array = picture.values if isinstance(picture, Picture) else picture
+    return array.shape[:2]
+
+
+def _frame(pictures: Mapping[str, Picture | Colors]) -> tuple[int, int]:
+    """Height and width of the largest picture; all others must have the same ratio, up to a pixel."""
+    if len(pictures) < 2:
+        raise ValueError("a comparison needs at least two pictures")
+    shapes = {label: _shape(picture) for label, picture in pictures.items()}
+    height, width = max(shapes.values())
+    for label, (h, w) in shapes.items():
+        if abs(h * width - w * height) > max(height, width):
+            raise ValueError(f"{label!r} is {w} x {h}, which is not the shape of a {width} x {height} frame")
+    return height, width
+
+
+Scale = tuple[str, str]  # unit and colour table
+
+
+def _scales(pictures: Mapping[str, Picture | Colors]) -> dict[Scale, tuple[float, float]]:
+    """Limits of each scale: those asked for, else the range of the values, symmetric for signed ones."""
+    groups: dict[Scale, list[Picture]] = {}
+    for picture in pictures.values():
+        if isinstance(picture, Picture):
+            groups.setdefault((picture.unit, picture.colors), []).append(picture)
+    return {scale: _limits(group) for scale, group in groups.items()}
+
+
+def _limits(group: list[Picture]) -> tuple[float, float]:
+    asked = [picture.limits for picture in group if picture.limits is not None]
+    if asked:
+        return min(low for low, _ in asked), max(high for _, high in asked)
+    finite = np.concatenate([p.values[np.isfinite(p.values)] for p in group] + [np.zeros(0)])
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    if group[0].colors == "diverging":
+        low, high = -max(-low, high), max(-low, high)
+    return low, high
+
+
+def _tile(label: str, picture: Picture | Colors, scales: Mapping[Scale, tuple[float, float]]) -> str:
+    """One picture with its name and colour bar."""
+    if not isinstance(picture, Picture):
+        image, bar = picture, ""
+    else:
+        limits = scales[picture.unit, picture.colors]
+        image = colorize(picture.values, limits, picture.colors)
+        bar = _color_bar(limits, picture.unit, picture.colors)
+    blocky = " mvs-blocky" if max(image.shape) < 400 else ""
+    return f"""<div class="mvs-tile" data-part="tile">
+<img class="mvs-image dark-light{blocky}" alt="{escape(label)}" src="{data_uri(image)}">
+<div class="mvs-tag">{escape(label)}</div>{bar}</div>"""
+
+
+def _color_bar(limits: tuple[float, float], unit: str, colors: str) -> str:
+    low, high = limits
+    middle = number(float(f"{(low + high) / 2:.4g}"))
+    ends = [number(float(f"{value:.4g}")) for value in limits]
+    names = f"<span>{ends[0]}</span><span>{middle}</span><span>{ends[1]} {escape(unit)}</span>"
+    return f'<div class="mvs-bar"><i style="background:{css_gradient(colors)}"></i>{names}</div>'
+
+
+def _values(label: str, picture: Picture | Colors) -> dict[str, Any]:
+    height, width = _shape(picture)
+    entry: dict[str, Any] = {"label": label, "size": [width, height]}
+    if isinstance(picture, Picture):
+        entry |= {"unit": picture.unit, "values": pack(picture.values)}
+    return entry
+
+
+def _stage(tiles: list[str], width: int, height: int) -> str:
+    return f"""<div class="mvs-stage" style="--w:{width};--h:{height}">{"".join(tiles)}
+<div class="mvs-over mvs-live" data-part="over" tabindex="0" role="application"
+aria-label="Probe: the arrow keys move it by a pixel, with shift by ten">
+<i class="mvs-handle"></i><i class="mvs-probe"></i></div>
+</div>"""
+
+
+def _controls(labels: list[str]) -> str:
+    def choice(name: str, part: str, chosen: int) -> str:
+        options = "".join(
+            f'<option value="{k}"{" selected" if k == chosen else ""}>{escape(label)}</option>'
+            for k, label in enumerate(labels)
+        )
+        return f'<label>{name} <select data-part="{part}" autocomplete="off">{options}</select></label>'
+
+    return f"""<div class="mvs-controls mvs-live">
+{choice("Left", "left", 0)}
+{choice("Right", "right", 1)}
+<label class="mvs-wide">Wipe
+<input type="range" min="0" max="100" value="50" autocomplete="off" data-part="wipe"></label>
+</div>
+<output class="mvs-readout mvs-live" data-part="readout"></output>"""
+
+
+def _listed(labels: list[str]) -> str:
+    return ", ".join(labels[:-1]) + " and " + labels[-1]
