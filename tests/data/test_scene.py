@@ -1,4 +1,4 @@
-"""Scene folders: what a sample holds, ground truth at a quarter of the size, and what is wrong with broken ones."""
+"""Scene folders: what a sample holds, ground truth at a quarter of the size, and broken folders."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_resized_images_are_antialiased_and_stay_in_place(tmp_path):
 def test_sample_moves_to_a_device(make):
     sample = make(depths={3: index_map((24, 16))}).sample(3, 1).to("meta")
     assert {v.device.type for v in vars(sample).values() if isinstance(v, torch.Tensor)} == {"meta"}
-    assert sample.views == [3, 20] and make
+    assert sample.views == [3, 20]
 
 
 # ground truth
