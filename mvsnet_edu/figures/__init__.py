@@ -1,7 +1,7 @@
 """Interactive figures that need no kernel and no network.
 
-Each function returns a `Figure`: one piece of HTML with its data, its script and a static picture inside. It
-shows itself in Jupyter and in the built book, and `Figure.save` writes it as a page of its own.
+Each function returns a ``Figure``: one piece of HTML with its data, its script and a static picture inside.
+It shows itself in Jupyter and in the built book, and ``Figure.save`` writes it as a page of its own.
 """
 
 from __future__ import annotations

@@ -89,11 +89,11 @@ def point_cloud(
         points: (N, 3), world coordinates; points that are not finite are left out.
         colors: (N, 3), uint8 or float in [0, 1].
         normals: (N, 3), unit vectors, offered as a second colouring; None to leave it out.
-        view: where the first picture is taken from; by default along +z with y down, as by an identity camera, and
-            from far enough to see all.
+        view: where the first picture is taken from; by default along +z with y down, as by an identity
+            camera, and from far enough to see all.
         max_points: more points than this are thinned to as many, drawn at random; 12 bytes of HTML each.
         seed: of that draw.
-        title: heading of the page that `Figure.save` writes.
+        title: heading of the page that ``Figure.save`` writes.
         alt: what the cloud shows, for readers who do not see it.
         caption: text below the figure.
 
@@ -200,7 +200,7 @@ def _point_size(points: np.ndarray, view: Viewpoint) -> float:
     if not len(pixels):
         return 0.01 * float(np.linalg.norm(np.subtract(view.target, view.eye)))
     covered = len(np.unique((pixels // cell).astype(np.int64), axis=0)) * cell**2
-    diameter = min(max(2 * math.sqrt(covered / len(pixels)), 1.5), 10.0)
+    diameter = min(max(2.3 * math.sqrt(covered / len(pixels)), 1.5), 10.0)
     return diameter * float(np.median(depth)) / _focal(view, height)
 
 
@@ -264,5 +264,6 @@ def _body(picture: np.ndarray, alt: str, aspect: float, count: int, total: int, 
 </div>
 <output class="mvs-readout mvs-live" data-part="readout"></output>
 <p class="mvs-keys"><span>{amount}.</span> <span class="mvs-live">Drag to turn, shift-drag to move;
-after a click the wheel zooms. Keys: arrows turn, shift with arrows moves, + and \N{MINUS SIGN} zoom, R resets.</span>
+after a click the wheel zooms. Keys: arrows turn, shift and arrows move, + and \N{MINUS SIGN} zoom,
+R resets.</span>
 <span data-part="trouble" hidden>This browser has no WebGL 2, so the picture stands still.</span></p>"""

@@ -38,11 +38,11 @@ class Figure:
     """One interactive figure, ready to show.
 
     Args:
-        kind: name of the `.js` file that brings the figure to life, and of its `.css` file if it has one.
-        title: heading of the page that `save` writes.
+        kind: name of the ``.js`` file that brings the figure to life, and of its ``.css`` file if it has one.
+        title: heading of the page that ``save`` writes.
         alt: what the figure shows, for readers who do not see it.
         body: the static part: a picture that stands without scripts, and the controls.
-        data: what the script reads, JSON-serialisable; arrays go through `pack`.
+        data: what the script reads, JSON-serialisable; arrays go through ``pack``.
         caption: text below the figure; none if empty.
     """
 
@@ -101,16 +101,15 @@ class Figure:
 def asset(name: str) -> str:
     """Text of a script or style file of this package, empty where a figure has none of its own.
 
-    Example:
-        >>> "function begin" in asset("figure.js"), asset("loss.nothing")
-        (True, '')
+    >>> "function begin" in asset("figure.js"), asset("loss.nothing")
+    (True, '')
     """
     file = resources.files(__package__).joinpath(name)
     return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def pack(values: np.ndarray) -> dict[str, Any]:
-    """Turn an array into JSON that the scripts' `unpack` reads back bit for bit.
+    """Turn an array into JSON that the scripts' ``unpack`` reads back bit for bit.
 
     Args:
         values: array (...), of 8-bit or 16-bit integers or of float32.
@@ -118,9 +117,8 @@ def pack(values: np.ndarray) -> dict[str, Any]:
     Returns:
         The element type, the shape, and the little-endian bytes in base64.
 
-    Example:
-        >>> pack(np.array([[1, 2]], np.uint8))
-        {'type': 'uint8', 'shape': [1, 2], 'bytes': 'AQI='}
+    >>> pack(np.array([[1, 2]], np.uint8))
+    {'type': 'uint8', 'shape': [1, 2], 'bytes': 'AQI='}
     """
     values = np.ascontiguousarray(values)
     little = values.astype(values.dtype.newbyteorder("<"), copy=False)
@@ -131,10 +129,9 @@ def pack(values: np.ndarray) -> dict[str, Any]:
 def to_numpy(values: Any) -> np.ndarray:
     """A tensor of any device, or anything array-like, as a numpy array.
 
-    Example:
-        >>> import torch
-        >>> to_numpy(torch.ones(2, requires_grad=True))
-        array([1., 1.], dtype=float32)
+    >>> import torch
+    >>> to_numpy(torch.ones(2, requires_grad=True))
+    array([1., 1.], dtype=float32)
     """
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
@@ -151,9 +148,8 @@ def to_map(values: Any) -> np.ndarray:
     Raises:
         ValueError: more than one map is given.
 
-    Example:
-        >>> to_map(np.zeros((1, 1, 3, 5))).shape
-        (3, 5)
+    >>> to_map(np.zeros((1, 1, 3, 5))).shape
+    (3, 5)
     """
     array = to_numpy(values).astype(np.float32)
     if array.ndim < 2 or any(size != 1 for size in array.shape[:-2]):
@@ -162,10 +158,18 @@ def to_map(values: Any) -> np.ndarray:
 
 
 def number(value: float) -> str:
-    """A number for SVG and CSS, short.
+    """A number for SVG, short.
 
-    Example:
-        >>> number(0.1 + 0.2), number(-0.0)
-        ('0.3', '0')
+    >>> number(0.1 + 0.2), number(-0.0)
+    ('0.3', '0')
     """
     return f"{value + 0.0:.6g}"
+
+
+def label(value: float) -> str:
+    """A number to read, with a true minus sign.
+
+    >>> label(-297.5961)
+    '−297.6'
+    """
+    return f"{value + 0.0:.4g}".replace("-", "\N{MINUS SIGN}")

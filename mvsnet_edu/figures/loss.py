@@ -19,8 +19,8 @@ _MEASURES = {
     "less_three": "<code>less_three</code>",
 }
 _ALT = (
-    "Six curves over the shift of the estimate. The L1 loss falls to its minimum and rises again, and its "
-    "gradient points the way. less_one and less_three are shares of pixels, and their gradients are zero everywhere."
+    "Six curves over the shift of the estimate. The L1 loss falls to its minimum and rises again, and "
+    "its gradient points the way. less_one and less_three are shares; their gradients are zero everywhere."
 )
 
 
@@ -37,8 +37,8 @@ def loss_explorer(
 ) -> Figure:
     """Drag an estimate past the truth; see the loss, the two accuracy measures, and the gradient of each.
 
-    Without tensors it is one pixel whose true depth is 600. With them the whole depth map moves: the shares
-    then form a smooth hill, and their gradients are still zero. Torch computes all numbers, the page looks them up.
+    Without tensors it is one pixel whose true depth is 600. With them the whole depth map moves: the
+    shares then form a smooth hill, and their gradients are still zero. All the numbers come from torch, here.
 
     Args:
         estimated: (B, h, w), a depth map; by default it equals the truth.
@@ -53,7 +53,7 @@ def loss_explorer(
     Returns:
         The figure.
 
-    Source: the measures are `losses.mvsnet_regression_loss`.
+    Source: the measures are ``losses.mvsnet_regression_loss``.
 
     >>> loss_explorer(reach=1, steps=1).data["measured"]["less_one"]
     {'value': [1.0, 1.0, 1.0], 'gradient': [0.0, 0.0, 0.0]}
@@ -97,7 +97,7 @@ def _panels(shifts: list[float], table: dict[str, Any], unit: str) -> str:
         top = max(value) if name == "loss" else 1.0
         label = "shift, in intervals" if name == "less_three" else ""
         html.append(_panel(name, title, (-0.08 * top, 1.08 * top), shifts, value, 1, label))
-        slope = (-1.25 * steepest, 1.25 * steepest)
+        slope = (-1.45 * steepest, 1.45 * steepest)
         html.append(_panel(name + "-gradient", f"gradient, per {unit}", slope, shifts, gradient, 2, label))
     return f'<div class="mvs-panels">{"".join(html)}</div>'
 
@@ -117,7 +117,8 @@ def _controls(reach: int, steps: int, pixels: int) -> str:
     truth = "the true depth was measured" if pixels == 1 else "the true depths were measured"
     return f"""<div class="mvs-controls mvs-live">
 <label class="mvs-wide">Shift {moved}
-<input type="range" min="{-reach}" max="{reach}" step="{number(1 / steps)}" value="{min(2, reach)}" autocomplete="off" data-part="shift"></label>
+<input type="range" min="{-reach}" max="{reach}" step="{number(1 / steps)}" value="{min(2, reach)}"
+autocomplete="off" data-part="shift"></label>
 <label><input type="checkbox" checked autocomplete="off" data-part="measured">{truth}</label>
 </div>
 <output class="mvs-readout mvs-live" data-part="readout"></output>"""

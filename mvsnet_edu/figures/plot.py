@@ -1,7 +1,7 @@
 """Curves over a pair of axes, as HTML: the picture stands without scripts, and scripts move parts of it.
 
-The curves are an SVG whose units are the data's own, stretched over the frame, so a script moves a cursor with
-`setAttribute("x1", value)` and needs no scales. The labels are HTML beside it: a narrow screen does not shrink them.
+The curves are an SVG in the units of the data, stretched over the frame, so a script moves a cursor with
+``setAttribute("x1", value)`` and needs no scales. The labels are HTML: a narrow screen does not shrink them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from mvsnet_edu.figures.figure import number
+from mvsnet_edu.figures.figure import label, number
 
 __all__ = ["Range", "cursor", "curve", "legend", "panel", "path_data", "ticks"]
 
@@ -41,7 +41,7 @@ def ticks(limits: Range, most: int = 5) -> list[float]:
 
 
 def path_data(x: Sequence[float], y: Sequence[float]) -> str:
-    """The `d` of an SVG path through points; it breaks where y is not finite.
+    """The ``d`` of an SVG path through points; it breaks where y is not finite.
 
     Args:
         x: N positions.
@@ -55,7 +55,7 @@ def path_data(x: Sequence[float], y: Sequence[float]) -> str:
     """
     text, pen = [], "M"
     for a, b in zip(x, y, strict=True):
-        if math.isfinite(b):  # `h0` lets a point without neighbours show as a dot
+        if math.isfinite(b):  # ``h0`` lets a point without neighbours show as a dot
             text.append(f"{pen}{number(a)},{number(b)}" + ("h0" if pen == "M" else ""))
         pen = "L" if math.isfinite(b) else "M"
     return "".join(text)
@@ -96,7 +96,7 @@ def panel(
         x: range of the horizontal axis.
         y: range of the vertical axis.
         layers: SVG elements in the data's units, drawn in this order.
-        part: name by which a script finds the frame; its read-out is called `part` + "-value".
+        part: name by which a script finds the frame; its read-out is called ``part`` + "-value".
         x_label: what the horizontal axis shows, with its unit.
         x_ticks: values to mark on the horizontal axis; round ones by default.
 
@@ -135,12 +135,8 @@ def legend(names: Sequence[tuple[int, str]]) -> str:
 
 
 def _labels(places: Sequence[tuple[float, float]], side: str) -> str:
-    spans = (f'<span style="{side}:{100 * place:.4g}%">{_minus(value)}</span>' for value, place in places)
+    spans = (f'<span style="{side}:{100 * place:.4g}%">{label(value)}</span>' for value, place in places)
     return "".join(spans)
-
-
-def _minus(value: float) -> str:
-    return number(value).replace("-", "\N{MINUS SIGN}")
 
 
 def _name(part: str) -> str:

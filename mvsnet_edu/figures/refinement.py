@@ -14,8 +14,8 @@ __all__ = ["refinement_profile"]
 
 _MINUS = "\N{MINUS SIGN}"
 _ALT = (
-    "One row of the depth map as curves over the column: the initial, the refined and the true depth, and below "
-    "them the residual that the network added beside the one that would have been right."
+    "One row of the depth map as curves over the column: the initial, the refined and the true depth, and "
+    "below them the residual that the network added beside the one that would have been right."
 )
 
 
@@ -86,7 +86,7 @@ def _span(values: np.ndarray, margin: float = 0.0) -> Range:
 
 
 def _residual_range(curves: dict[str, np.ndarray]) -> Range:
-    """Symmetric, at least the three intervals of `less_three`; the largest 2 % may leave the frame."""
+    """Symmetric, at least the three intervals of ``less_three``; the largest 2 % may leave the frame."""
     sizes = np.abs(np.concatenate([curves["residual"].ravel(), curves["wanted"].ravel()]))
     sizes = sizes[np.isfinite(sizes)]
     top = max(3.5, float(np.quantile(sizes, 0.98)) if sizes.size else 0.0)

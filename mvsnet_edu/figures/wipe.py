@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mvsnet_edu.figures.figure import Figure, number, pack, to_map, to_numpy
+from mvsnet_edu.figures.figure import Figure, label, pack, to_map, to_numpy
 from mvsnet_edu.figures.pictures import colorize, css_gradient, data_uri, to_rgb
 
 __all__ = ["Picture", "compare"]
@@ -38,9 +38,9 @@ def compare(
     """Wipe between two of several pictures, chosen by name, and read the values under the pointer.
 
     Args:
-        images: at least two pictures by label, of one aspect but any resolution: (H, W, 3) colours, uint8 or float
-            in [0, 1]; (H, W) values, not finite where not measured; or a `Picture` for more say.
-        unit: unit of the values that are no `Picture`.
+        images: at least two pictures by label, of one aspect but any resolution: (H, W, 3) colours, uint8 or
+            float in [0, 1]; (H, W) values, not finite where not measured; or a ``Picture`` for more say.
+        unit: unit of the values that are no ``Picture``.
         alt: what the pictures show, for readers who do not see them; by default their labels.
         caption: text below the figure.
         digits: decimals of the values shown.
@@ -54,17 +54,17 @@ def compare(
     >>> compare({"before": np.zeros((6, 8)), "after": np.ones((3, 4))}, unit="mm")
     Figure(wipe: The same view as before and after; a wipe compares two of them.)
     """
-    pictures = {label: _as_picture(image, unit) for label, image in images.items()}
+    pictures = {name: _as_picture(image, unit) for name, image in images.items()}
     height, width = _frame(pictures)
     scales = _scales(pictures)
-    tiles = [_tile(label, picture, scales) for label, picture in pictures.items()]
+    tiles = [_tile(name, picture, scales) for name, picture in pictures.items()]
     data = {
         "digits": digits,
         "size": [width, height],
-        "pictures": [_values(label, picture) for label, picture in pictures.items()],
+        "pictures": [_values(name, picture) for name, picture in pictures.items()],
     }
     alt = alt or f"The same view as {_listed(list(pictures))}; a wipe compares two of them."
-    body = _stage(tiles, width, height) + _controls(list(pictures))
+    body = _stage(tiles, width, height) + _controls(list(pictures)) + _note(pictures)
     return Figure("wipe", "Pictures compared", alt, body, data, caption)
 
 
@@ -88,11 +88,11 @@ def _frame(pictures: Mapping[str, Picture | Colors]) -> tuple[int, int]:
     """Height and width of the largest picture; all others must have the same ratio, up to a pixel."""
     if len(pictures) < 2:
         raise ValueError("a comparison needs at least two pictures")
-    shapes = {label: _shape(picture) for label, picture in pictures.items()}
+    shapes = {name: _shape(picture) for name, picture in pictures.items()}
     height, width = max(shapes.values())
-    for label, (h, w) in shapes.items():
+    for name, (h, w) in shapes.items():
         if abs(h * width - w * height) > max(height, width):
-            raise ValueError(f"{label!r} is {w} x {h}, which is not the shape of a {width} x {height} frame")
+            raise ValueError(f"{name!r} is {w} x {h}, which is not the shape of a {width} x {height} frame")
     return height, width
 
 
@@ -119,7 +119,7 @@ def _limits(group: list[Picture]) -> tuple[float, float]:
     return low, high
 
 
-def _tile(label: str, picture: Picture | Colors, scales: Mapping[Scale, tuple[float, float]]) -> str:
+def _tile(name: str, picture: Picture | Colors, scales: Mapping[Scale, tuple[float, float]]) -> str:
     """One picture with its name and colour bar."""
     if not isinstance(picture, Picture):
         image, bar = picture, ""
@@ -129,21 +129,20 @@ def _tile(label: str, picture: Picture | Colors, scales: Mapping[Scale, tuple[fl
         bar = _color_bar(limits, picture.unit, picture.colors)
     blocky = " mvs-blocky" if max(image.shape) < 400 else ""
     return f"""<div class="mvs-tile" data-part="tile">
-<img class="mvs-image dark-light{blocky}" alt="{escape(label)}" src="{data_uri(image)}">
-<div class="mvs-tag">{escape(label)}</div>{bar}</div>"""
+<img class="mvs-image dark-light{blocky}" alt="{escape(name)}" src="{data_uri(image)}">
+<div class="mvs-tag">{escape(name)}</div>{bar}</div>"""
 
 
 def _color_bar(limits: tuple[float, float], unit: str, colors: str) -> str:
     low, high = limits
-    middle = number(float(f"{(low + high) / 2:.4g}"))
-    ends = [number(float(f"{value:.4g}")) for value in limits]
-    names = f"<span>{ends[0]}</span><span>{middle}</span><span>{ends[1]} {escape(unit)}</span>"
+    texts = [label(low), label((low + high) / 2), f"{label(high)} {escape(unit)}"]
+    names = "".join(f"<span>{text}</span>" for text in texts)
     return f'<div class="mvs-bar"><i style="background:{css_gradient(colors)}"></i>{names}</div>'
 
 
-def _values(label: str, picture: Picture | Colors) -> dict[str, Any]:
+def _values(name: str, picture: Picture | Colors) -> dict[str, Any]:
     height, width = _shape(picture)
-    entry: dict[str, Any] = {"label": label, "size": [width, height]}
+    entry: dict[str, Any] = {"label": name, "size": [width, height]}
     if isinstance(picture, Picture):
         entry |= {"unit": picture.unit, "values": pack(picture.values)}
     return entry
@@ -157,13 +156,13 @@ aria-label="Probe: the arrow keys move it by a pixel, with shift by ten">
 </div>"""
 
 
-def _controls(labels: list[str]) -> str:
-    def choice(name: str, part: str, chosen: int) -> str:
+def _controls(names: list[str]) -> str:
+    def choice(title: str, part: str, chosen: int) -> str:
         options = "".join(
-            f'<option value="{k}"{" selected" if k == chosen else ""}>{escape(label)}</option>'
-            for k, label in enumerate(labels)
+            f'<option value="{k}"{" selected" if k == chosen else ""}>{escape(name)}</option>'
+            for k, name in enumerate(names)
         )
-        return f'<label>{name} <select data-part="{part}" autocomplete="off">{options}</select></label>'
+        return f'<label>{title} <select data-part="{part}" autocomplete="off">{options}</select></label>'
 
     return f"""<div class="mvs-controls mvs-live">
 {choice("Left", "left", 0)}
@@ -174,5 +173,11 @@ def _controls(labels: list[str]) -> str:
 <output class="mvs-readout mvs-live" data-part="readout"></output>"""
 
 
-def _listed(labels: list[str]) -> str:
-    return ", ".join(labels[:-1]) + " and " + labels[-1]
+def _note(pictures: Mapping[str, Picture | Colors]) -> str:
+    maps = [picture.values for picture in pictures.values() if isinstance(picture, Picture)]
+    complete = all(np.isfinite(values).all() for values in maps)
+    return "" if complete else '<p class="mvs-note">Grey: not measured.</p>'
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:-1]) + " and " + names[-1]
