@@ -1,0 +1,311 @@
+"""The command line: ``mvsnet-edu COMMAND``.
+
+Everything heavy is imported inside the command that needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from . import __version__
+from .errors import InputError
+
+__all__ = ["main"]
+
+EXAMPLES = """\
+from nothing to a point cloud:
+  mvsnet-edu make-data DATA
+  mvsnet-edu depth DATA/still_life OUT
+  mvsnet-edu fuse DATA/still_life OUT
+
+A scene is a folder with images/00000000.jpg ..., cams/00000000_cam.txt ... and pair.txt.
+"mvsnet-edu COMMAND --help" explains one command.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the words after the program's name; those of this process if None.
+
+    Returns:
+        the exit code: 0, 2 for unusable input (said in one sentence on stderr), 130 if interrupted.
+
+    Raises:
+        SystemExit: after --help and --version, and for words that make no command (code 2).
+
+    >>> main(["evaluate", "nowhere.ply", "nowhere.ply"])
+    2
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+        return 0
+    except InputError as error:
+        return _complain(str(error), 2)
+    except OSError as error:  # a full disk, a folder without permission
+        return _complain(f"{error.filename or 'A file'} cannot be used: {error.strerror or error}.", 2)
+    except KeyboardInterrupt:
+        return _complain("Interrupted.", 130)
+
+
+def _complain(sentence: str, code: int) -> int:
+    print(f"mvsnet-edu: {sentence}", file=sys.stderr)
+    return code
+
+
+# --- what the commands take --------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mvsnet-edu",
+        description="Learned multi-view stereo: from a scene folder to depth maps and a point cloud.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"mvsnet-edu {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_depth, _add_fuse, _add_evaluate, _add_make_data):
+        add(commands)
+    return parser
+
+
+def _add_depth(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "depth",
+        _depth,
+        "estimate the depth maps of a scene",
+        "Writes OUT/depth/*.pfm (refined depth), OUT/probability/*.pfm and OUT/cams/*_cam.txt, at a quarter of the "
+        "images' size, for every view that has sources in pair.txt. Started again, it goes on where it was stopped.",
+        "mvsnet-edu depth data/still_life out --planes 64 --size 320 256",
+    )
+    _add_scene_and_out(parser)
+    parser.add_argument("--weights", default="mvsnet", metavar="NAME", help="shipped weights, or a .safetensors file")
+    parser.add_argument("--planes", type=_count, metavar="D", help="depth planes (default: what the cameras say)")
+    parser.add_argument("--sources", type=_count, default=4, metavar="N", help="source views for each view")
+    parser.add_argument("--size", type=_count, nargs=2, metavar=("W", "H"), help="resize the images first, in pixels")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")
+
+
+def _add_fuse(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "fuse",
+        _fuse,
+        "filter the depth maps and fuse them to a point cloud",
+        "Reads what `mvsnet-edu depth SCENE OUT` wrote, keeps what is probable and what other views confirm, and writes "
+        "OUT/fused.ply and OUT/fused.html, a page to look at it.",
+        "mvsnet-edu fuse data/still_life out --min-probability 0.5",
+    )
+    _add_scene_and_out(parser)
+    parser.add_argument("--min-probability", type=_number, default=0.8, metavar="P", help="least probability to keep")
+    parser.add_argument(
+        "--max-reprojection", type=_number, default=1.0, metavar="PX", help="in pixels of the images, not of the maps"
+    )
+    parser.add_argument(
+        "--max-relative-depth", type=_number, default=0.01, metavar="R", help="difference in depth, as a share of it"
+    )
+    parser.add_argument(
+        "--min-views", type=_count, default=3, metavar="N", help="views that must agree, the reference included"
+    )
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "evaluate",
+        _evaluate,
+        "compare a point cloud with the truth",
+        "Prints accuracy and completeness (mean distances from cloud to truth and back), and precision, recall and "
+        "f-score (shares of points nearer than the threshold). Both clouds are PLY files in the same coordinates.",
+        "mvsnet-edu evaluate out/fused.ply truth.ply --threshold 0.02",
+    )
+    parser.add_argument("cloud", type=Path, metavar="CLOUD", help="the estimated cloud, a PLY file")
+    parser.add_argument("truth", type=Path, metavar="TRUTH", help="the true cloud, a PLY file")
+    parser.add_argument(
+        "--threshold",
+        type=_positive,
+        metavar="T",
+        help="in the clouds' unit (default: 0.5 %% of the diagonal of the truth's bounding box)",
+    )
+    parser.add_argument(
+        "--max-distance", type=_positive, metavar="M", help="larger distances do not enter accuracy and completeness"
+    )
+
+
+def _add_make_data(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "make-data",
+        _make_data,
+        "draw scenes with exact depth",
+        "Without options it draws the two scenes that come with the project, into OUT/still_life and OUT/courtyard. "
+        "With --layout it draws one scene into OUT.",
+        "mvsnet-edu make-data my_scene --layout courtyard --seed 3 --views 6",
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="a new folder")
+    parser.add_argument("--layout", metavar="NAME", help="still-life or courtyard")
+    parser.add_argument("--seed", type=int, metavar="S", help="draws other objects and cameras (default: 0)")
+    parser.add_argument("--views", type=_count, metavar="V", help="photographs (default: 7)")
+    parser.add_argument("--size", type=_count, nargs=2, metavar=("W", "H"), help="in pixels (default: 640 512)")
+    parser.add_argument("--planes", type=_count, metavar="D", help="depth planes in the camera files (default: 96)")
+
+
+def _command(
+    commands: argparse._SubParsersAction,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    summary: str,
+    description: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}. {description}",
+        epilog=f"example: {example}",
+        formatter_class=_Help,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+class _Help(argparse.HelpFormatter):
+    """Shows each option's default, unless its help already does or there is none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        shown = action.help or ""
+        if action.option_strings and action.default not in (None, argparse.SUPPRESS):
+            shown += " (default: %(default)s)"
+        return shown
+
+
+def _add_scene_and_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scene", type=Path, metavar="SCENE", help="the scene's folder")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder for the results")
+
+
+def _count(word: str) -> int:
+    number = int(word)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def _number(word: str) -> float:
+    number = float(word)
+    if not number >= 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, not {word}")
+    return number
+
+
+def _positive(word: str) -> float:
+    number = float(word)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"must be positive, not {word}")
+    return number
+
+
+# --- what the commands do ----------------------------------------------------------------------------
+
+
+def _depth(options: argparse.Namespace) -> None:
+    from .data.scene import Scene
+    from .inference import estimate_scene
+    from .models import MVSNet
+
+    scene, network = Scene.open(options.scene), MVSNet.from_pretrained(options.weights)
+    size = options.size and tuple(options.size)
+    device = _device(options.device)
+    made = estimate_scene(scene, options.out, network, options.sources, options.planes, size, device)
+    there = len(scene.references) - len(made)
+    print(f"{options.out / 'depth'}: {len(made)} depth maps made" + (f", {there} were there" if there else ""))
+
+
+def _device(name: str | None) -> str | None:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA answers with an AssertionError
+        raise InputError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from None
+    return name
+
+
+def _fuse(options: argparse.Namespace) -> None:
+    from .data.ply import write_ply
+    from .data.scene import Scene
+    from .figures import Viewpoint, point_cloud
+    from .fusion import fuse_depth_maps
+    from .inference import read_estimates
+
+    scene = Scene.open(options.scene)
+    views, *maps = read_estimates(scene, options.out)
+    cloud = fuse_depth_maps(
+        *maps,
+        min_probability=options.min_probability,
+        max_reprojection=options.max_reprojection,
+        max_relative_depth=options.max_relative_depth,
+        min_views=options.min_views,
+        sources=[[views.index(source) for source in scene.sources(view) if source in views] for view in views],
+    )
+    if not len(cloud):
+        raise InputError(f"{options.out} has no point that passes the filters: loosen --min-probability or --min-views.")
+    title = f"{scene.folder.resolve().name}: {len(cloud)} points from {len(views)} views"
+    start = Viewpoint.of_camera(maps[-1][0], maps[-2][0], cloud.points)
+    page = point_cloud(cloud.points, cloud.colors, cloud.normals, view=start, title=title)
+    write_ply(options.out / "fused.ply", cloud)
+    page.save(options.out / "fused.html")
+    print(f"{options.out / 'fused.ply'}: {len(cloud)} points; look at them in {options.out / 'fused.html'}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from .evaluation import cloud_metrics
+
+    cloud, truth = _points(options.cloud), _points(options.truth)
+    threshold = options.threshold or 0.005 * float(np.linalg.norm(np.ptp(truth, axis=0)))
+    if not threshold > 0:
+        raise InputError(f"{options.truth} has no extent to take a threshold from: give --threshold.")
+    metrics = cloud_metrics(cloud, truth, threshold, options.max_distance)
+    for name, value in (("threshold", threshold), *metrics._asdict().items()):
+        print(f"{name:14}{value:.6g}")
+
+
+def _points(path: Path):
+    from .data.ply import read_ply
+
+    cloud = read_ply(path)
+    if not len(cloud):
+        raise InputError(f"{path} has no points.")
+    return cloud.points
+
+
+def _make_data(options: argparse.Namespace) -> None:
+    from .data.synthetic import SHIPPED, make_scene
+
+    given = {name: value for name, value in vars(options).items() if value is not None and name not in ("run", "out")}
+    if given and not options.layout:
+        raise InputError(f"--{next(iter(given))} needs --layout: without it, the two scenes are drawn as they come.")
+    scenes = {options.out: given} if given else {options.out / name: shipped for name, shipped in SHIPPED.items()}
+    for folder, arguments in scenes.items():
+        try:
+            make_scene(folder, **arguments, progress=_progress)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"{folder} cannot be drawn: {error}.") from None
+        print(f"{folder}: done")
+
+
+def _progress(items: Iterable) -> Iterable:
+    from tqdm import tqdm
+
+    return tqdm(items, desc="photographs", unit="view")
