@@ -81,16 +81,17 @@ def _add_depth(commands: argparse._SubParsersAction) -> None:
         "depth",
         _depth,
         "estimate the depth maps of a scene",
-        "Writes OUT/depth/*.pfm (refined depth), OUT/probability/*.pfm and OUT/cams/*_cam.txt, at a quarter of the "
-        "images' size, for every view that has sources in pair.txt. Started again, it goes on where it was stopped.",
+        "Writes OUT/depth/*.pfm (refined depth), OUT/probability/*.pfm and OUT/cams/*_cam.txt, at a quarter "
+        "of the images' size, for every view that has sources in pair.txt. Started again, it goes on where "
+        "it was stopped.",
         "mvsnet-edu depth data/still_life out --planes 64 --size 320 256",
     )
-    _add_scene_and_out(parser)
-    parser.add_argument("--weights", default="mvsnet", metavar="NAME", help="shipped weights, or a .safetensors file")
-    parser.add_argument("--planes", type=_count, metavar="D", help="depth planes (default: what the cameras say)")
-    parser.add_argument("--sources", type=_count, default=4, metavar="N", help="source views for each view")
-    parser.add_argument("--size", type=_count, nargs=2, metavar=("W", "H"), help="resize the images first, in pixels")
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")
+    add = _add_scene_and_out(parser)
+    add("--weights", default="mvsnet", metavar="NAME", help="shipped weights, or a file")
+    add("--planes", type=_count, metavar="D", help="depth planes (default: what the cameras say)")
+    add("--sources", type=_count, default=4, metavar="N", help="source views for each view")
+    add("--size", type=_count, nargs=2, metavar=("W", "H"), help="resize the images first, in pixels")
+    add("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")
 
 
 def _add_fuse(commands: argparse._SubParsersAction) -> None:
@@ -99,21 +100,15 @@ def _add_fuse(commands: argparse._SubParsersAction) -> None:
         "fuse",
         _fuse,
         "filter the depth maps and fuse them to a point cloud",
-        "Reads what `mvsnet-edu depth SCENE OUT` wrote, keeps what is probable and what other views confirm, and writes "
-        "OUT/fused.ply and OUT/fused.html, a page to look at it.",
+        "Reads what `mvsnet-edu depth SCENE OUT` wrote, keeps what is probable and what other views confirm, "
+        "and writes OUT/fused.ply and OUT/fused.html, a page to look at it.",
         "mvsnet-edu fuse data/still_life out --min-probability 0.5",
     )
-    _add_scene_and_out(parser)
-    parser.add_argument("--min-probability", type=_number, default=0.8, metavar="P", help="least probability to keep")
-    parser.add_argument(
-        "--max-reprojection", type=_number, default=1.0, metavar="PX", help="in pixels of the images, not of the maps"
-    )
-    parser.add_argument(
-        "--max-relative-depth", type=_number, default=0.01, metavar="R", help="difference in depth, as a share of it"
-    )
-    parser.add_argument(
-        "--min-views", type=_count, default=3, metavar="N", help="views that must agree, the reference included"
-    )
+    add = _add_scene_and_out(parser)
+    add("--min-probability", type=_number, default=0.8, metavar="P", help="least probability to keep")
+    add("--max-reprojection", type=_number, default=1.0, metavar="PX", help="in pixels of the images")
+    add("--max-relative-depth", type=_number, default=0.01, metavar="R", help="as a share of the depth")
+    add("--min-views", type=_count, default=3, metavar="N", help="views that agree, the reference included")
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -122,21 +117,17 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "evaluate",
         _evaluate,
         "compare a point cloud with the truth",
-        "Prints accuracy and completeness (mean distances from cloud to truth and back), and precision, recall and "
-        "f-score (shares of points nearer than the threshold). Both clouds are PLY files in the same coordinates.",
+        "Prints accuracy and completeness (mean distances from cloud to truth and back), and precision, "
+        "recall and f-score (shares of points nearer than the threshold). Both clouds are PLY files in the "
+        "same coordinates.",
         "mvsnet-edu evaluate out/fused.ply truth.ply --threshold 0.02",
     )
-    parser.add_argument("cloud", type=Path, metavar="CLOUD", help="the estimated cloud, a PLY file")
-    parser.add_argument("truth", type=Path, metavar="TRUTH", help="the true cloud, a PLY file")
-    parser.add_argument(
-        "--threshold",
-        type=_positive,
-        metavar="T",
-        help="in the clouds' unit (default: 0.5 %% of the diagonal of the truth's bounding box)",
-    )
-    parser.add_argument(
-        "--max-distance", type=_positive, metavar="M", help="larger distances do not enter accuracy and completeness"
-    )
+    add = parser.add_argument
+    add("cloud", type=Path, metavar="CLOUD", help="the estimated cloud, a PLY file")
+    add("truth", type=Path, metavar="TRUTH", help="the true cloud, a PLY file")
+    unit = "in the unit of the clouds (default: 0.5 %% of the diagonal of the truth's bounding box)"
+    add("--threshold", type=_positive, metavar="T", help=unit)
+    add("--max-distance", type=_positive, metavar="M", help="leave larger distances out of the means")
 
 
 def _add_make_data(commands: argparse._SubParsersAction) -> None:
@@ -145,16 +136,17 @@ def _add_make_data(commands: argparse._SubParsersAction) -> None:
         "make-data",
         _make_data,
         "draw scenes with exact depth",
-        "Without options it draws the two scenes that come with the project, into OUT/still_life and OUT/courtyard. "
-        "With --layout it draws one scene into OUT.",
+        "Without options it draws the two scenes that come with the project, into OUT/still_life and "
+        "OUT/courtyard. With --layout it draws one scene into OUT.",
         "mvsnet-edu make-data my_scene --layout courtyard --seed 3 --views 6",
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="a new folder")
-    parser.add_argument("--layout", metavar="NAME", help="still-life or courtyard")
-    parser.add_argument("--seed", type=int, metavar="S", help="draws other objects and cameras (default: 0)")
-    parser.add_argument("--views", type=_count, metavar="V", help="photographs (default: 7)")
-    parser.add_argument("--size", type=_count, nargs=2, metavar=("W", "H"), help="in pixels (default: 640 512)")
-    parser.add_argument("--planes", type=_count, metavar="D", help="depth planes in the camera files (default: 96)")
+    add = parser.add_argument
+    add("out", type=Path, metavar="OUT", help="a new folder")
+    add("--layout", metavar="NAME", help="still-life or courtyard")
+    add("--seed", type=int, metavar="S", help="draws other objects and cameras (default: 0)")
+    add("--views", type=_count, metavar="V", help="photographs (default: 7)")
+    add("--size", type=_count, nargs=2, metavar=("W", "H"), help="in pixels (default: 640 512)")
+    add("--planes", type=_count, metavar="D", help="depth planes in the camera files (default: 96)")
 
 
 def _command(
@@ -186,9 +178,10 @@ class _Help(argparse.HelpFormatter):
         return shown
 
 
-def _add_scene_and_out(parser: argparse.ArgumentParser) -> None:
+def _add_scene_and_out(parser: argparse.ArgumentParser) -> Callable:
     parser.add_argument("scene", type=Path, metavar="SCENE", help="the scene's folder")
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder for the results")
+    return parser.add_argument
 
 
 def _count(word: str) -> int:
@@ -225,7 +218,9 @@ def _depth(options: argparse.Namespace) -> None:
     device = _device(options.device)
     made = estimate_scene(scene, options.out, network, options.sources, options.planes, size, device)
     there = len(scene.references) - len(made)
-    print(f"{options.out / 'depth'}: {len(made)} depth maps made" + (f", {there} were there" if there else ""))
+    print(
+        f"{options.out / 'depth'}: {len(made)} depth maps made" + (f", {there} were there" if there else "")
+    )
 
 
 def _device(name: str | None) -> str | None:
@@ -253,10 +248,12 @@ def _fuse(options: argparse.Namespace) -> None:
         max_reprojection=options.max_reprojection,
         max_relative_depth=options.max_relative_depth,
         min_views=options.min_views,
-        sources=[[views.index(source) for source in scene.sources(view) if source in views] for view in views],
+        sources=[
+            [views.index(source) for source in scene.sources(view) if source in views] for view in views
+        ],
     )
     if not len(cloud):
-        raise InputError(f"{options.out} has no point that passes the filters: loosen --min-probability or --min-views.")
+        raise InputError(f"{options.out} has no point that passes: lower --min-probability or --min-views.")
     title = f"{scene.folder.resolve().name}: {len(cloud)} points from {len(views)} views"
     start = Viewpoint.of_camera(maps[-1][0], maps[-2][0], cloud.points)
     page = point_cloud(cloud.points, cloud.colors, cloud.normals, view=start, title=title)
@@ -291,10 +288,12 @@ def _points(path: Path):
 def _make_data(options: argparse.Namespace) -> None:
     from .data.synthetic import SHIPPED, make_scene
 
-    given = {name: value for name, value in vars(options).items() if value is not None and name not in ("run", "out")}
+    names = ("layout", "seed", "views", "size", "planes")
+    given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
     if given and not options.layout:
-        raise InputError(f"--{next(iter(given))} needs --layout: without it, the two scenes are drawn as they come.")
-    scenes = {options.out: given} if given else {options.out / name: shipped for name, shipped in SHIPPED.items()}
+        raise InputError(f"--{next(iter(given))} needs --layout: without it, the two scenes are as they are.")
+    shipped = {options.out / name: arguments for name, arguments in SHIPPED.items()}
+    scenes = {options.out: given} if given else shipped
     for folder, arguments in scenes.items():
         try:
             make_scene(folder, **arguments, progress=_progress)
