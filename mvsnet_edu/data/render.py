@@ -251,10 +251,10 @@ def _polytope(normals: Tensor) -> tuple[Callable, Callable]:
 
     def intersect(o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         n = normals.to(o.dtype)
-        toward = d @ n.T  # (N, faces)
+        toward = n @ d.T  # (faces, N): reducing over the first dimension is the fast way round
         toward = torch.where(toward.abs() < 1e-12, 1e-12, toward)
-        t = (1 - o @ n.T) / toward
-        return torch.where(toward < 0, t, -torch.inf).amax(-1), torch.where(toward > 0, t, torch.inf).amin(-1)
+        t = (1 - n @ o.T) / toward
+        return torch.where(toward < 0, t, -torch.inf).amax(0), torch.where(toward > 0, t, torch.inf).amin(0)
 
     def normal(x: Tensor) -> Tensor:
         n = normals.to(x.dtype)

@@ -327,7 +327,7 @@ def make_scene(
     intrinsics = _intrinsics(size, plan.focal)
     quarter = (size[0] // 4, size[1] // 4)
     small = scale_intrinsics(intrinsics, 0.25)
-    images = [render(world, intrinsics, extrinsics[v], size, samples=3, lights=12).float() for v in progress(range(views))]
+    images = [render(world, intrinsics, extrinsics[v], size, samples=2, lights=8).float() for v in progress(range(views))]
     depths = [cast(world, small, E, quarter) for E in extrinsics]
     cameras = [_camera(E, intrinsics, depth, planes) for E, depth in zip(extrinsics, depths)]
     pairs = select_sources(view_scores(*_landmarks(depths, small, extrinsics), camera_center(extrinsics)))
