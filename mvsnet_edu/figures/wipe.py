@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -89,7 +90,7 @@ def _frame(pictures: Mapping[str, Picture | Colors]) -> tuple[int, int]:
     if len(pictures) < 2:
         raise ValueError("a comparison needs at least two pictures")
     shapes = {name: _shape(picture) for name, picture in pictures.items()}
-    height, width = max(shapes.values())
+    height, width = max(shapes.values(), key=math.prod)
     for name, (h, w) in shapes.items():
         if abs(h * width - w * height) > max(height, width):
             raise ValueError(f"{name!r} is {w} x {h}, which is not the shape of a {width} x {height} frame")

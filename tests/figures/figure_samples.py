@@ -1,0 +1,57 @@
+"""The figures that tests share: asymmetric sizes, unmeasured pixels, values that differ everywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mvsnet_edu.figures import (
+    Figure,
+    Picture,
+    Viewpoint,
+    compare,
+    loss_explorer,
+    point_cloud,
+    refinement_profile,
+)
+
+HEIGHT, WIDTH = 5, 8
+
+
+def depth_maps() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Initial, refined and true depth; the truth misses a pixel of row 3."""
+    rng = np.random.default_rng(7)
+    truth = 500 + 20 * rng.random((HEIGHT, WIDTH)).astype(np.float32)
+    initial = truth + rng.normal(0, 6, truth.shape).astype(np.float32)
+    refined = initial + np.float32(0.6) * (truth - initial)
+    truth[3, 4] = 0
+    return initial, refined, truth
+
+
+def patches() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three coloured squares that face an identity camera: red near, green far and right, blue behind red."""
+    u, v = np.meshgrid(np.linspace(-1, 1, 41), np.linspace(-1, 1, 41))
+    places = {(255, 0, 0): (-1.5, -0.5, 8.0), (0, 255, 0): (2.0, 1.0, 10.0), (0, 0, 255): (-1.8, -0.6, 12.0)}
+    squares = [np.stack([u + x, v + y, 0 * u + z], axis=-1).reshape(-1, 3) for x, y, z in places.values()]
+    colors = np.repeat(np.array(list(places), np.uint8), u.size, axis=0)
+    normals = np.tile([0.0, 0.0, -1.0], (len(colors), 1))
+    return np.concatenate(squares), colors, normals
+
+
+def make(kind: str) -> Figure:
+    initial, refined, truth = depth_maps()
+    if kind == "cloud":
+        return point_cloud(*patches(), view=Viewpoint((0, 0, 0), (0, 0, 10), (0, -1, 0), 45.0, 1.5))
+    if kind == "loss":
+        return loss_explorer(reach=4, steps=4)
+    if kind == "refinement":
+        return refinement_profile(initial, refined, truth, depth_start=480.0, depth_interval=2.5)
+    measured = np.where(truth > 0, truth, np.nan)
+    pictures = {
+        "photo": np.random.default_rng(3).integers(0, 256, (4 * HEIGHT, 4 * WIDTH, 3), dtype=np.uint8),
+        "truth": measured,
+        "error": Picture((initial - measured) / 2.5, "intervals", "diverging"),
+    }
+    return compare(pictures, unit="mm", digits=3)
+
+
+KINDS = ("cloud", "wipe", "loss", "refinement")
