@@ -1,6 +1,6 @@
 """Draw the scenes of ``data/`` anew and compare them with those in the repository, byte by byte.
 
-    python benchmarks/same_data.py
+python benchmarks/same_data.py
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ DATA = Path(__file__).parents[1] / "data"
 
 def differing(ours: Path, theirs: Path) -> list[str]:
     """Files that are not the same in both folders, or not in both."""
-    names = {str(path.relative_to(root)) for root in (ours, theirs) for path in root.rglob("*/*") if path.is_file()}
+    names = {
+        str(path.relative_to(root)) for root in (ours, theirs) for path in root.rglob("*/*") if path.is_file()
+    }
     _, different, missing = cmpfiles(ours, theirs, names, shallow=False)
     return sorted(different + missing)
 

@@ -1,6 +1,6 @@
 """How the weights that ship were trained: a plain loop over generated scenes.
 
-``python -m mvsnet_edu.training OUT`` repeats it, ``python -m mvsnet_edu.training OUT --card`` writes the model card.
+``python -m mvsnet_edu.training OUT`` repeats it; with ``--evaluate`` it prints the figures of the model card.
 """
 
 from __future__ import annotations
@@ -42,11 +42,13 @@ def predict(network: nn.Module, sample: Sample) -> DepthEstimate:
     return network(sample.images, sample.intrinsics, sample.extrinsics, sample.depth_values)
 
 
-def train(out: Path, steps: int, *, peak_rate: float = 1e-3, seed: int = 0, norm: str = "group", report: int = 100) -> MVSNet:
+def train(
+    out: Path, steps: int, *, peak_rate: float = 1e-3, seed: int = 0, norm: str = "group", report: int = 100
+) -> MVSNet:
     """Train MVSNet with refinement on generated scenes; goes on where a stopped run left off.
 
-    AdamW, batch 2; the learning rate rises over 200 steps and falls along a cosine to zero. A step takes three views,
-    every sixth or so five.
+    AdamW, batch 2; the learning rate rises over 200 steps and falls along a cosine to zero. A step takes
+    three views, about every seventh takes five.
 
     Args:
         out: folder for ``mvsnet.safetensors``, ``state.pt`` and ``log.jsonl``.
@@ -97,8 +99,10 @@ def _batches(seed: int, size: int = 2) -> Iterator[Sample]:
         yield _collate([next(samples) for _ in range(size)], views)
 
 
-def _shuffled(samples: Iterable[Sample], dice: random.Random, size: int = 64, uses: int = 2) -> Iterator[Sample]:
-    """Samples of one scene part company; each is used twice, for it takes as long to draw as to learn from."""
+def _shuffled(
+    samples: Iterable[Sample], dice: random.Random, size: int = 64, uses: int = 2
+) -> Iterator[Sample]:
+    """Samples of one scene part company; each is used twice: drawing takes as long as learning."""
     waiting: list[Sample] = []
     for sample in samples:
         waiting += uses * [sample]
@@ -137,7 +141,12 @@ def _snapshot(
     out: Path, network: MVSNet, optimizer: torch.optim.Optimizer, step: int, means: Tensor, seconds: float
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
+    state = {
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "seconds": seconds,
+    }
     torch.save(state, out / "state.new")
     (out / "state.new").replace(out / "state.pt")
     save_network(network, out / "mvsnet.safetensors", steps=str(step), seconds=f"{seconds:.0f}")
@@ -146,7 +155,9 @@ def _snapshot(
     line["less_three"] = less_three
     with open(out / "log.jsonl", "a") as log:
         log.write(json.dumps({k: round(v, 4) for k, v in line.items()}) + "\n")
-    print(f"{step:6d} {seconds:6.0f} s  loss {loss:.3f}  < 1: {less_one:.1%}  < 3: {less_three:.1%}", flush=True)
+    print(
+        f"{step:6d} {seconds:6.0f} s  loss {loss:.3f}  < 1: {less_one:.1%}  < 3: {less_three:.1%}", flush=True
+    )
 
 
 @torch.inference_mode()
@@ -158,7 +169,7 @@ def evaluate(network: nn.Module, count: int = 100) -> dict[str, float]:
         count: how many held-out samples.
 
     Returns:
-        for the initial and the refined depth: L1 in intervals, less_one and less_three, means over the samples.
+        of the initial and the refined depth: L1 in intervals, less_one, less_three; means over the samples.
 
     Source: ours.
     """
@@ -167,13 +178,19 @@ def evaluate(network: nn.Module, count: int = 100) -> dict[str, float]:
         estimate, truth, interval = predict(network, sample), sample.ground_truth, sample.depth_interval
         initial = mvsnet_regression_loss(estimate.depth, truth, interval)
         rows.append([*initial, *mvsnet_regression_loss(estimate.best, truth, interval)])
-    names = [f"{depth}_{measure}" for depth in ("initial", "refined") for measure in ("l1", "less_one", "less_three")]
+    names = [
+        f"{depth}_{measure}"
+        for depth in ("initial", "refined")
+        for measure in ("l1", "less_one", "less_three")
+    ]
     return dict(zip(names, torch.tensor(rows).mean(dim=0).tolist(), strict=True))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train MVSNet on generated scenes.")
-    parser.add_argument("out", type=Path, help="folder for weights, state and log; an existing one is continued")
+    parser.add_argument(
+        "out", type=Path, help="folder for weights, state and log; an existing one is continued"
+    )
     parser.add_argument("--steps", type=int, default=6500)
     parser.add_argument("--evaluate", action="store_true", help="only print the figures on held-out scenes")
     arguments = parser.parse_args()

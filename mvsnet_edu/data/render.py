@@ -1,7 +1,7 @@
 """A small ray caster: textured solids under one light, with exact depth.
 
-Everything is a tensor operation over rays, in the dtype of the rays. Rays have z = 1 in the camera, so the distance
-along a ray *is* the depth.
+Everything is a tensor operation over rays, in the dtype of the rays. Rays have z = 1 in the camera, so the
+distance along a ray *is* the depth.
 """
 
 from __future__ import annotations
@@ -152,7 +152,9 @@ def render(
     return F.avg_pool2d(image, samples)[0].clamp(0, 1)
 
 
-def _rays(intrinsics: Tensor, extrinsics: Tensor, size: tuple[int, int], samples: int) -> tuple[Tensor, Tensor]:
+def _rays(
+    intrinsics: Tensor, extrinsics: Tensor, size: tuple[int, int], samples: int
+) -> tuple[Tensor, Tensor]:
     """Origins and directions (N, 3), N = height * width * samples^2, with z = 1 in the camera."""
     width, height = size[0] * samples, size[1] * samples
     x = pixel_grid(height, width, dtype=intrinsics.dtype).view(-1, 2) / samples
@@ -216,7 +218,7 @@ def _spread(light: Tensor, softness: float, count: int) -> Tensor:
     return F.normalize(light + offsets, dim=-1)
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 # Unit shapes, all convex: where a ray enters and where it leaves.
 
 
@@ -302,7 +304,7 @@ NORMALS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 # Patterns: points (N, 3) in units of the pattern, and noise (N, 1) -> share of the second colour (N, 1).
 
 
@@ -336,7 +338,9 @@ def _wood(x: Tensor, noise: Tensor) -> Tensor:
 def _spots(x: Tensor, noise: Tensor) -> Tensor:
     """One ball in every cell of a grid, moved and sized at random."""
     cell = x.floor()
-    hashed = torch.sin(cell @ x.new_tensor([[12.9898, 39.3467, 73.156], [78.233, 11.135, 52.235], [37.719, 83.155, 9.151]]))
+    hashed = torch.sin(
+        cell @ x.new_tensor([[12.9898, 39.3467, 73.156], [78.233, 11.135, 52.235], [37.719, 83.155, 9.151]])
+    )
     hashed = (hashed * 43758.5453).remainder(1)  # (N, 3) in [0, 1), the same for all points of a cell
     distance = (x - cell - 0.5 - 0.2 * (hashed - 0.5)).norm(dim=-1, keepdim=True)
     return (0.25 + 0.15 * hashed[:, :1] - distance) * 20
@@ -366,6 +370,8 @@ def _octaves(x: Tensor, noise: Tensor, amplitudes: tuple[float, ...], blocky: bo
     for octave, amplitude in enumerate(amplitudes):
         at = (x * 2**octave + 5.3 * octave).remainder(period) * (2 / period) - 1
         mode = "nearest" if blocky else "bilinear"
-        value = F.grid_sample(table, at.view(1, 1, 1, -1, 3), mode=mode, padding_mode="border", align_corners=True)
+        value = F.grid_sample(
+            table, at.view(1, 1, 1, -1, 3), mode=mode, padding_mode="border", align_corners=True
+        )
         total += amplitude * value.view(3, -1).T
     return total

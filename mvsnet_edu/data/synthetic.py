@@ -1,6 +1,6 @@
 """Scenes that the package draws itself: random solids, textures and cameras, with exact depth.
 
-Two kinds of use: :func:`make_scene` writes a folder in MVSNet's format (those in ``data/`` are made by it), and
+Two kinds of use: :func:`make_scene` writes a folder in MVSNet's format (it made those in ``data/``), and
 :class:`SyntheticScenes` is an endless stream of training samples.
 """
 
@@ -58,7 +58,7 @@ class Dice:
         return self.number(0, 1) < probability
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 # Textures
 
 
@@ -69,12 +69,22 @@ def _noise(dice: Dice) -> Tensor:
     return F.pad(cells[None], (0, 1, 0, 1, 0, 1), mode="circular")[0]
 
 
-def _texture(dice: Dice, size: float, pattern: str, colors: Tensor, roughness: float, gloss: float = 0.0) -> Texture:
+def _texture(
+    dice: Dice, size: float, pattern: str, colors: Tensor, roughness: float, gloss: float = 0.0
+) -> Texture:
     """Noise from half the solid's size down to about a pixel, its spectrum drawn at random."""
     slope = dice.number(-0.1, 0.7)
     spectrum = torch.tensor([2.0 ** (-slope * octave) for octave in range(7)])
     amplitudes = roughness * spectrum / spectrum.norm()
-    return Texture(pattern, colors, size * dice.number(0.2, 0.5), _noise(dice), size, tuple(amplitudes.tolist()), gloss=gloss)
+    return Texture(
+        pattern,
+        colors,
+        size * dice.number(0.2, 0.5),
+        _noise(dice),
+        size,
+        tuple(amplitudes.tolist()),
+        gloss=gloss,
+    )
 
 
 def _pretty_texture(dice: Dice, size: float, patterns: tuple[str, ...], gloss: float = 0.0) -> Texture:
@@ -84,16 +94,20 @@ def _pretty_texture(dice: Dice, size: float, patterns: tuple[str, ...], gloss: f
 
 def _wild_texture(dice: Dice, size: float) -> Texture:
     """Anything, for training: from strong to weak, coloured or grey, smooth or blocky."""
-    pattern = dice.choice(("plain", "plain", "plain", "checker", "stripes", "bricks", "marble", "wood", "spots"))
+    pattern = dice.choice(
+        ("plain", "plain", "plain", "checker", "stripes", "bricks", "marble", "wood", "spots")
+    )
     colors = dice.uniform(0.1, 0.95, 2, 3)
     colors = torch.lerp(colors.mean(dim=1, keepdim=True).expand(2, 3), colors, dice.number(0, 1))
     colors[1] = torch.lerp(colors[0], colors[1], dice.number(0.2, 1))
     roughness = 0.8 * 10 ** dice.number(-0.9, 0)
-    texture = _texture(dice, size, pattern, colors, roughness, dice.number(0, 0.3) if dice.chance(0.3) else 0.0)
+    texture = _texture(
+        dice, size, pattern, colors, roughness, dice.number(0, 0.3) if dice.chance(0.3) else 0.0
+    )
     return replace(texture, blocky=dice.chance(0.25), scale=size * 10 ** dice.number(-1, 0))
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 # Worlds
 
 
@@ -165,7 +179,11 @@ def _courtyard(dice: Dice) -> World:
 def _clutter(dice: Dice) -> World:
     """Anything anywhere, for training."""
     wall = _upright(_wild_texture(dice, 2.0), dice.number(0.5, 3.0))
-    wall = replace(wall, rotation=_rotation(F.normalize(dice.uniform(-1, 1, 3), dim=0), dice.number(-0.6, 0.6)) @ wall.rotation)
+    wall = replace(
+        wall,
+        rotation=_rotation(F.normalize(dice.uniform(-1, 1, 3), dim=0), dice.number(-0.6, 0.6))
+        @ wall.rotation,
+    )
     solids = [wall]
     if dice.chance(0.6):
         solids.append(_ground(_wild_texture(dice, 2.0), dice.number(-0.6, 0.1)))
@@ -173,7 +191,9 @@ def _clutter(dice: Dice) -> World:
         size = 0.8 * 10 ** dice.number(-0.9, 0)
         half = size * 10 ** dice.uniform(-0.5, 0.1, 3)
         center = dice.uniform(-1, 1, 3) * _vector(1.3, 1.2, 0.8) + _vector(0, 0, 0.5)
-        solids.append(Solid(dice.choice(BODIES), center, half, _turn(dice, 1.5), _wild_texture(dice, 2 * size)))
+        solids.append(
+            Solid(dice.choice(BODIES), center, half, _turn(dice, 1.5), _wild_texture(dice, 2 * size))
+        )
     return World(solids, _sun(dice), ambient=dice.number(0.3, 0.8))
 
 
@@ -181,10 +201,14 @@ def _front(dice: Dice) -> World:
     """A wall with rows of the same thing on it, for training: repetition."""
     wall, stone = _wild_texture(dice, 1.5), _wild_texture(dice, 0.8)
     solids = [_upright(wall, 1.0), _ground(_wild_texture(dice, 1.5), dice.number(-0.4, 0.2))]
-    step, width, height, deep = (dice.number(*limits) for limits in ((0.4, 1.1), (0.1, 0.45), (0.1, 0.45), (0.02, 0.25)))
+    step, width, height, deep = (
+        dice.number(*limits) for limits in ((0.4, 1.1), (0.1, 0.45), (0.1, 0.45), (0.02, 0.25))
+    )
     for column in range(-2, 3):
         for row in range(dice.integer(1, 2)):
-            solids.append(_block(step * column, 1.0, 0.4 + row * 2.4 * height, width * step, deep, height, stone))
+            solids.append(
+                _block(step * column, 1.0, 0.4 + row * 2.4 * height, width * step, deep, height, stone)
+            )
     for _ in range(dice.integer(0, 4)):
         half = 0.3 * 10 ** dice.uniform(-0.6, 0.2, 3)
         center = dice.uniform(-1, 1, 3) * _vector(1.2, 0.5, 0.4) + _vector(0, 0.2, 0.5)
@@ -192,8 +216,12 @@ def _front(dice: Dice) -> World:
     return World(solids, _sun(dice), ambient=dice.number(0.3, 0.8))
 
 
-def _block(x: float, y: float, z: float, half_x: float, half_y: float, half_z: float, texture: Texture) -> Solid:
-    return Solid("box", _vector(x, y, z), _vector(half_x, half_y, half_z), torch.eye(3, dtype=torch.float64), texture)
+def _block(
+    x: float, y: float, z: float, half_x: float, half_y: float, half_z: float, texture: Texture
+) -> Solid:
+    return Solid(
+        "box", _vector(x, y, z), _vector(half_x, half_y, half_z), torch.eye(3, dtype=torch.float64), texture
+    )
 
 
 def _tones(red: float, green: float, blue: float) -> Tensor:
@@ -212,7 +240,7 @@ def _apart(dice: Dice, count: int, spread: float, distance: float) -> list[Tenso
     return places
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 # Cameras
 
 
@@ -230,7 +258,9 @@ def _look_at(eye: Tensor, target: Tensor, roll: float = 0.0) -> Tensor:
 def _intrinsics(size: tuple[int, int], focal: float) -> Tensor:
     """Focal length in image widths, principal point in the middle."""
     width, height = size
-    return torch.tensor([[focal * width, 0, width / 2], [0, focal * width, height / 2], [0, 0, 1]], dtype=torch.float64)
+    return torch.tensor(
+        [[focal * width, 0, width / 2], [0, focal * width, height / 2], [0, 0, 1]], dtype=torch.float64
+    )
 
 
 def _arc(dice: Dice, views: int, target: Tensor, distance: float, height: float, step: float) -> Tensor:
@@ -248,7 +278,9 @@ def _hand_held(dice: Dice, views: int) -> Tensor:
     """Cameras (V, 4, 4) about a first one, for training: baselines of 3 to 20 % of the distance."""
     target, distance = dice.uniform(-0.4, 0.4, 3) + _vector(0, 0.3, 0.5), dice.number(2.0, 4.0)
     turn, rise = dice.number(-0.7, 0.7), dice.number(-0.1, 0.8)
-    first = target + distance * _vector(math.sin(turn) * math.cos(rise), -math.cos(turn) * math.cos(rise), math.sin(rise))
+    first = target + distance * _vector(
+        math.sin(turn) * math.cos(rise), -math.cos(turn) * math.cos(rise), math.sin(rise)
+    )
     first[2] = first[2].clamp(min=0.25)
     roll, cameras = dice.number(-0.15, 0.15), []
     for view in range(views):
@@ -258,7 +290,7 @@ def _hand_held(dice: Dice, views: int) -> Tensor:
     return torch.stack(cameras)
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 # Scene folders
 
 
@@ -297,7 +329,7 @@ def make_scene(
     planes: int = 96,
     progress: Callable[[range], Iterator[int]] = iter,
 ) -> None:
-    """Draw a scene and write it in MVSNet's folder format, with the exact depth at a quarter of the image size.
+    """Draw a scene and write it in MVSNet's folder format, with exact depth at a quarter of the size.
 
     The same arguments give the same bytes.
 
@@ -319,7 +351,9 @@ def make_scene(
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
     if views < 2 or min(size) < 32 or size[0] % 4 or size[1] % 4:
-        raise ValueError(f"need at least 2 views of a multiple of 4 pixels, 32 or more, not {views} of {size}")
+        raise ValueError(
+            f"need at least 2 views of a multiple of 4 pixels, 32 or more, not {views} of {size}"
+        )
     plan, dice = LAYOUTS[layout], Dice(seed)
     world = plan.world(dice)
     extrinsics = _arc(dice, views, _vector(*plan.target), plan.distance, plan.height, plan.step)
@@ -327,9 +361,12 @@ def make_scene(
     intrinsics = _intrinsics(size, plan.focal)
     quarter = (size[0] // 4, size[1] // 4)
     small = scale_intrinsics(intrinsics, 0.25)
-    images = [render(world, intrinsics, extrinsics[v], size, samples=2, lights=8).float() for v in progress(range(views))]
+    images = [
+        render(world, intrinsics, extrinsics[v], size, samples=2, lights=8).float()
+        for v in progress(range(views))
+    ]
     depths = [cast(world, small, E, quarter) for E in extrinsics]
-    cameras = [_camera(E, intrinsics, depth, planes) for E, depth in zip(extrinsics, depths)]
+    cameras = [_camera(E, intrinsics, depth, planes) for E, depth in zip(extrinsics, depths, strict=True)]
     pairs = select_sources(view_scores(*_landmarks(depths, small, extrinsics), camera_center(extrinsics)))
     write_scene(folder, dict(enumerate(images)), dict(enumerate(cameras)), pairs, dict(enumerate(depths)))
 
@@ -345,7 +382,9 @@ def _camera(extrinsics: Tensor, intrinsics: Tensor, depth: Tensor, planes: int) 
 def _landmarks(depths: list[Tensor], intrinsics: Tensor, extrinsics: Tensor) -> tuple[Tensor, Tensor]:
     """Surface points (P, 3) on a coarse grid of every view, and which views see them (V, P)."""
     V, (h, w) = len(depths), depths[0].shape
-    rays = torch.stack([_points(depth, intrinsics, E)[4::8, 4::8] for depth, E in zip(depths, extrinsics)])
+    rays = torch.stack(
+        [_points(depth, intrinsics, E)[4::8, 4::8] for depth, E in zip(depths, extrinsics, strict=True)]
+    )
     points = rays.reshape(-1, 3)
     visible = torch.zeros(V, len(points), dtype=torch.bool)
     for v in range(V):
@@ -361,13 +400,11 @@ def _points(depth: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> Tensor:
     return backproject(depth[None], intrinsics[None], extrinsics[None])[0]
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 # Training samples
 
 
-def random_views(
-    seed: int, views: int, size: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def random_views(seed: int, views: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A random scene for training, photographed from a few places.
 
     Args:
@@ -376,7 +413,7 @@ def random_views(
         size: (width, height), in pixels.
 
     Returns:
-        images (V, 3, H, W) in [0, 1], intrinsics (3, 3), extrinsics (V, 4, 4) and exact depths (V, H // 4, W // 4).
+        images (V, 3, H, W) in [0, 1], intrinsics (3, 3), extrinsics (V, 4, 4), depths (V, H // 4, W // 4).
 
     Source: ours.
     """
@@ -406,10 +443,17 @@ def _single(world: World) -> World:
 
 def _expose(image: Tensor, dice: Dice) -> Tensor:
     """What a camera adds: exposure, white balance, contrast, blur, noise, eight bits."""
-    gain = 0.5 / image.mean().clamp(min=0.1) * 2 ** dice.number(-0.7, 0.7) * dice.uniform(0.9, 1.1, 3, 1, 1).float()
+    gain = (
+        0.5
+        / image.mean().clamp(min=0.1)
+        * 2 ** dice.number(-0.7, 0.7)
+        * dice.uniform(0.9, 1.1, 3, 1, 1).float()
+    )
     image = (image * gain).clamp(0, 1) ** (2 ** dice.number(-0.4, 0.4))
     if dice.chance(0.3):
-        image = torch.lerp(image, F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1), dice.number(0, 1))
+        image = torch.lerp(
+            image, F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1), dice.number(0, 1)
+        )
     noise = torch.randn(image.shape, generator=dice.generator) * dice.number(0, 0.03)
     return ((image + noise).clamp(0, 1) * 255).round() / 255
 
@@ -463,7 +507,9 @@ class SyntheticScenes(IterableDataset):
     #: Seeds from here on are never used for training: the held-out scenes start here.
     HELD_OUT = 10**9
 
-    def __init__(self, seed: int = 0, size: tuple[int, int] = (160, 128), depth_num: int = 48, shots: int = 5):
+    def __init__(
+        self, seed: int = 0, size: tuple[int, int] = (160, 128), depth_num: int = 48, shots: int = 5
+    ):
         self.seed, self.size, self.depth_num, self.shots = seed, size, depth_num, shots
 
     def __iter__(self) -> Iterator[Sample]:
@@ -472,7 +518,9 @@ class SyntheticScenes(IterableDataset):
         while True:
             views, scene = random_views(scene, self.shots, self.size), scene + 1
             for reference in range(self.shots):
-                others = [v for v in torch.randperm(self.shots, generator=dice.generator).tolist() if v != reference]
+                others = [
+                    v for v in torch.randperm(self.shots, generator=dice.generator).tolist() if v != reference
+                ]
                 sample = random_sample(views, [reference, *others], self.depth_num, dice)
                 if sample is not None:
                     yield sample
