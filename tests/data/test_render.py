@@ -103,7 +103,9 @@ def test_what_hides_the_light_casts_a_shadow_and_without_lights_there_is_none():
 
 def test_more_samples_are_the_average_of_smaller_pixels():
     scene = world(solid("ellipsoid", pattern="checker"), solid("plane", (0.0, 0, 7)))
-    fine = render(scene, torch.diag(torch.tensor([3.0, 3, 1])).double() @ INTRINSICS, torch.eye(4).double(), (66, 54), 1)
+    fine = render(
+        scene, torch.diag(torch.tensor([3.0, 3, 1])).double() @ INTRINSICS, torch.eye(4).double(), (66, 54), 1
+    )
     coarse = render(scene, INTRINSICS, torch.eye(4).double(), (22, 18), 3)
     blocks = fine.view(3, 18, 3, 22, 3).mean((2, 4))
     torch.testing.assert_close(coarse, blocks)

@@ -24,7 +24,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_scenes_in_data_are_those_that_the_generator_draws(name):
-    """Their first depth map; photographs take minutes to draw, and ``benchmarks/same_data.py`` compares them all."""
+    """Their first depth map; ``benchmarks/same_data.py`` takes minutes and compares every byte."""
     scene, arguments = Scene.open(DATA / name), SHIPPED[name]
     assert len(scene.views) == arguments["views"] and 5 <= len(scene.views) <= 7
     depth, camera = scene.depth(0), scene.camera(0)
@@ -60,7 +60,7 @@ def test_bad_arguments_and_a_full_folder_are_refused(tmp_path):
 
 
 def test_depths_of_two_views_agree_where_both_see_the_same_point():
-    """Back-project every view's depth into the first view: what lands there is at its depth, or hidden behind it."""
+    """What other views see lands in the first view at the depth it has there, or is hidden behind it."""
     _, intrinsics, extrinsics, depths = random_views(11, 3, (96, 80))
     small, (h, w) = scale_intrinsics(intrinsics, 0.25), depths[0].shape
     for v in (1, 2):
@@ -71,7 +71,9 @@ def test_depths_of_two_views_agree_where_both_see_the_same_point():
         there = depths[0][row, column]
         relative = (z[inside] - there) / there.clamp(min=1e-3)
         assert inside.sum() > 0.2 * h * w
-        assert (relative.abs() < 0.05).float().mean() > 0.7  # edges, and pixels between which depth changes, differ
+        assert (
+            relative.abs() < 0.05
+        ).float().mean() > 0.7  # edges, and pixels between which depth changes, differ
         assert (relative < -0.05).float().mean() < 0.15  # nothing floats before what the first view sees
 
 
@@ -85,7 +87,8 @@ def test_images_of_two_views_agree_through_the_true_depth():
     for factor in (1.0, 1.5):
         planes = torch.linspace(depths[0].min().item(), depths[0].max().item(), 160)[None]
         warped = homography_warp(
-            grey[1][None], plane_homographies(small, extrinsics[0][None], small, extrinsics[1][None], planes * factor)
+            grey[1][None],
+            plane_homographies(small, extrinsics[0][None], small, extrinsics[1][None], planes * factor),
         )[0, 0]
         nearest = (planes[0][:, None, None] - depths[0]).abs().argmin(0, keepdim=True)
         at_truth = warped.gather(0, nearest)[0]
@@ -98,7 +101,9 @@ def test_a_stream_is_repeatable_and_its_samples_are_sound():
     first, again = (list(islice(SyntheticScenes(5, size=(64, 48), depth_num=16), 6)) for _ in range(2))
     for sample, same in zip(first, again, strict=True):
         assert torch.equal(sample.images, same.images) and torch.equal(sample.ground_truth, same.ground_truth)
-        assert sample.images.shape == (1, 5, 3, 48, 64) and 0 <= sample.images.min() and sample.images.max() <= 1
+        assert (
+            sample.images.shape == (1, 5, 3, 48, 64) and 0 <= sample.images.min() and sample.images.max() <= 1
+        )
         assert sample.depth_values.shape == (1, 16) and sample.ground_truth.shape == (1, 12, 16)
         measured = sample.ground_truth[sample.ground_truth > 0]
         assert len(measured) > 0.3 * 12 * 16
