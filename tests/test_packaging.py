@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 IMPORT_ALONE = """
 import sys
-heavy = ["matplotlib", "PIL", "scipy", "plyfile", "tqdm", "tyro", "safetensors", "IPython", "pycolmap"]
+heavy = ["matplotlib", "PIL", "scipy", "plyfile", "tqdm", "safetensors", "IPython", "pycolmap"]
 sys.modules.update(dict.fromkeys(heavy))  # importing any of them now fails
 import mvsnet_edu
 """
