@@ -384,13 +384,18 @@ def _named(pairs: Pairs) -> set[int]:
     return set(pairs).union(source for sources in pairs.values() for source, _ in sources)
 
 
+def refuse_full(folder: Path) -> None:
+    """Raise InputError for a folder that holds something: a scene is never mixed with other files."""
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty, and a scene is only written to a new folder.")
+
+
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder`` that takes its name once it is complete."""
     temporary = folder.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        if folder.exists() and any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty, and a scene is only written to a new folder.")
+        refuse_full(folder)
         temporary.mkdir(parents=True)
         yield temporary
         if folder.exists():

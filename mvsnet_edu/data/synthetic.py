@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from os import PathLike
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torch.utils.data import IterableDataset
 from ..camera import backproject, camera_center, project, scale_intrinsics
 from .formats import Camera
 from .render import Solid, Texture, World, cast, render
-from .scene import Sample, write_scene
+from .scene import Sample, refuse_full, write_scene
 from .views import select_sources, view_scores
 
 __all__ = ["LAYOUTS", "SHIPPED", "SyntheticScenes", "make_scene", "random_sample", "random_views"]
@@ -354,6 +355,7 @@ def make_scene(
         raise ValueError(
             f"need at least 2 views of a multiple of 4 pixels, 32 or more, not {views} of {size}"
         )
+    refuse_full(Path(folder))  # before minutes of drawing
     plan, dice = LAYOUTS[layout], Dice(seed)
     world = plan.world(dice)
     extrinsics = _arc(dice, views, _vector(*plan.target), plan.distance, plan.height, plan.step)
