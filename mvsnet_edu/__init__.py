@@ -1,14 +1,16 @@
 """MVSNet, stage by stage: learned multi-view stereo in small, tested pieces.
 
-Everything public of the stages is importable from here; what one does with them lives in the submodules
-``data``, ``training``, ``inference``, ``fusion``, ``evaluation``, ``figures`` and ``exercises``.
+Everything public of the stages is importable from here, and so are fusion, evaluation and the exercises; the
+rest of what one does with them lives in the submodules ``data``, ``training``, ``inference`` and ``figures``.
 """
 
 from .camera import backproject, camera_center, crop_intrinsics, pixel_grid, project, scale_intrinsics
 from .cost_volume import variance_cost_volume
 from .depth import inverse_depths, probability_map, soft_argmin, uniform_depths, winner_take_all
 from .errors import InputError
+from .evaluation import cloud_metrics
 from .features import FeatureNet, standardize
+from .fusion import fuse_depth_maps
 from .homography import depth_warp, homography_warp, plane_homographies
 from .losses import (
     less_one_percentage,
@@ -22,6 +24,8 @@ from .models import DepthEstimate, MVSNet
 from .refinement import RefineNet, depth_refine
 from .regularization import CostRegNet
 
+from . import exercises  # isort: skip  # last: it checks answers against everything above
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -33,9 +37,12 @@ __all__ = [
     "RefineNet",
     "backproject",
     "camera_center",
+    "cloud_metrics",
     "crop_intrinsics",
     "depth_refine",
     "depth_warp",
+    "exercises",
+    "fuse_depth_maps",
     "homography_warp",
     "inverse_depths",
     "less_one_percentage",
