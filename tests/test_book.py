@@ -6,18 +6,16 @@ Skipped where the book is not built (`make book`) or no Chromium is found; MVSNE
 from __future__ import annotations
 
 import hashlib
-import os
 import pkgutil
 import re
-import shutil
-from collections.abc import Iterator
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from browser import chromium, is_remote, opened, skip_unless_ci  # noqa: F401
 
 import mvsnet_edu
 
@@ -25,10 +23,16 @@ ROOT = Path(__file__).parent.parent
 HTML = ROOT / "_build" / "html"
 VENDOR = ROOT / "book" / "_assets" / "vendor"
 
+TEMPLATES = set((HTML / "_static").rglob("*.html"))  # parts of the theme
+PAGES = sorted(set(HTML.rglob("*.html")) - TEMPLATES - {HTML / "index.html"})
+CHAPTERS = [path for path in PAGES if path.parent.name == "book"]
+
 # A file name is no alternative text: it is what the builder writes where the cell gives none.
 IMAGES_WITHOUT_ALT = """() => [...document.images]
     .filter(image => !image.alt || /[.](png|svg|jpe?g)$/.test(image.alt))
     .map(image => image.src.slice(-60))"""
+
+MATHS_ARE_READY = "() => window.MathJax?.startup?.promise.then(() => {})"
 
 UNRENDERED_MATHS = """() => [...document.querySelectorAll('.math')]
     .filter(maths => !maths.querySelector('mjx-container')
@@ -36,82 +40,42 @@ UNRENDERED_MATHS = """() => [...document.querySelectorAll('.math')]
     .map(maths => maths.textContent.slice(0, 60))"""
 
 
-def skip_unless_ci(reason: str) -> NoReturn:
-    (pytest.fail if os.environ.get("MVSNET_EDU_CI") else pytest.skip)(reason)
+def each(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.relative_to(HTML).as_posix())
 
 
-@pytest.fixture(scope="module")
-def pages() -> list[Path]:
+@pytest.fixture
+def book() -> Path:
     if not (HTML / "index.html").exists():
         skip_unless_ci("the book is not built: run `make book`")
-    templates = set((HTML / "_static").rglob("*.html"))  # parts of the theme
-    return sorted(set(HTML.rglob("*.html")) - templates - {HTML / "index.html"})
+    return HTML
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        skip_unless_ci("no Chromium on the path")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium)
-        yield browser
-        browser.close()
+@each(PAGES)
+def test_page_is_complete_without_a_network(path: Path, chromium: Any):  # noqa: F811
+    with opened(chromium, path) as page:
+        page.evaluate(MATHS_ARE_READY)
+        assert page.evaluate(UNRENDERED_MATHS) == []
+        assert page.evaluate(IMAGES_WITHOUT_ALT) == []
 
 
-def open_page(browser: Any, path: Path, query: str = "", width: int = 1280) -> tuple[Any, list[str]]:
-    """Open a page with the network cut; return it with the list of what goes wrong on it, now and later."""
-    page, problems = browser.new_page(offline=True, viewport={"width": width, "height": 800}), []
-    page.on("console", lambda message: message.type == "error" and problems.append(message.text))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("requestfailed", lambda request: problems.append(f"failed: {request.url[:99]}"))
-    page.on("request", lambda request: is_remote(request.url) and problems.append(f"remote: {request.url}"))
-    page.goto(path.as_uri() + query)
-    page.evaluate("() => window.MathJax?.startup?.promise.then(() => {})")
-    return page, problems
+@each(CHAPTERS)
+def test_chapter_fits_a_phone(path: Path, chromium: Any):  # noqa: F811
+    with opened(chromium, path, viewport={"width": 375, "height": 700}) as page:
+        page.evaluate(MATHS_ARE_READY)
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 375
 
 
-def only_bad(findings: dict[str, Any]) -> dict[str, Any]:
-    return {name: finding for name, finding in findings.items() if finding}
+def test_index_leads_to_the_first_page(book: Path, chromium: Any):  # noqa: F811
+    with opened(chromium, book / "index.html") as page:
+        page.wait_for_url("**/book/welcome.html")
 
 
-def is_remote(url: str) -> bool:
-    return urlsplit(url).scheme not in ("", "file", "data", "blob", "about")
-
-
-def test_every_page_opens_without_a_network(pages: list[Path], browser: Any):
-    found = {}
-    for path in pages:
-        page, problems = open_page(browser, path)
-        problems += [f"no alt text: {image}" for image in page.evaluate(IMAGES_WITHOUT_ALT)]
-        problems += [f"maths not rendered: {maths}" for maths in page.evaluate(UNRENDERED_MATHS)]
-        page.close()
-        found[path.relative_to(HTML).as_posix()] = problems
-    assert only_bad(found) == {}
-
-
-def test_no_chapter_scrolls_sideways_on_a_phone(pages: list[Path], browser: Any):
-    overhang = {}
-    for path in (path for path in pages if path.parent.name == "book"):
-        page, _ = open_page(browser, path, width=375)
-        overhang[path.name] = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
-        page.close()
-    assert overhang and only_bad(overhang) == {}
-
-
-def test_index_leads_to_the_first_page(pages: list[Path], browser: Any):
-    page = browser.new_page(offline=True)
-    page.goto((HTML / "index.html").as_uri())
-    page.wait_for_url("**/book/welcome.html", timeout=10_000)
-
-
-def test_search_finds_a_word(pages: list[Path], browser: Any):
-    page, problems = open_page(browser, HTML / "search.html", "?q=homography")
-    page.wait_for_selector("#search-results li a", timeout=10_000)
-    assert "Glossary" in page.inner_text("#search-results")
-    assert not problems
+def test_search_finds_a_word(book: Path, chromium: Any):  # noqa: F811
+    with opened(chromium, book / "search.html") as page:
+        page.goto(f"{page.url}?q=homography")
+        page.wait_for_selector("#search-results li a")
+        assert "Glossary" in page.inner_text("#search-results")
 
 
 class Page(HTMLParser):
@@ -145,18 +109,20 @@ def is_broken(link: str, path: Path) -> bool:
     return not target.exists() or unquote(url.fragment) not in parse(target).anchors
 
 
-def test_pages_load_nothing_from_the_network(pages: list[Path]):
-    assert only_bad({path.name: list(filter(is_remote, parse(path).loads)) for path in pages}) == {}
+@each(PAGES)
+def test_page_loads_nothing_from_the_network(path: Path):
+    assert list(filter(is_remote, parse(path).loads)) == []
 
 
-def test_styles_load_nothing_from_the_network(pages: list[Path]):
+@each(PAGES)
+def test_page_has_no_broken_link(path: Path):
+    assert [link for link in parse(path).links if is_broken(link, path)] == []
+
+
+def test_styles_load_nothing_from_the_network(book: Path):
     remote = re.compile(r"""(url\(|@import)\s*['"]?(https?:)?//""")
-    sheets = list(HTML.rglob("*.css"))
+    sheets = list(book.rglob("*.css"))
     assert sheets and [sheet.name for sheet in sheets if remote.search(sheet.read_text())] == []
-
-
-def test_no_link_is_broken(pages: list[Path]):
-    assert only_bad({path.name: [u for u in parse(path).links if is_broken(u, path)] for path in pages}) == {}
 
 
 def test_every_module_is_in_the_api_reference():
