@@ -20,7 +20,7 @@ def normalization(norm: Norm, channels: int, dims: Literal[2, 3], affine: bool =
 
     ``instance`` is what the original computes: batch norm on the statistics of the current sample, in
     training and in testing, with one image per batch. ``group`` is nearly that, and the default (the
-    experiments tell why). ``batch`` keeps running averages for testing, as every port does.
+    model card tells why). ``batch`` keeps running averages for testing, as every port does.
 
     Args:
         norm: "batch", "instance" or "group".
