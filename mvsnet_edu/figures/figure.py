@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from mvsnet_edu.data.formats import atomic_write
+
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -85,9 +87,13 @@ class Figure:
 
         Returns:
             The path.
+
+        Raises:
+            InputError: the file cannot be written.
         """
         page = _PAGE.format(title=escape(self.title), style=asset("page.css"), figure=self.html)
-        Path(path).write_text(page, encoding="utf-8")
+        with atomic_write(path) as file:
+            file.write(page.encode())
         return Path(path)
 
     def _repr_html_(self) -> str:
