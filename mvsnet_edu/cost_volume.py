@@ -42,15 +42,14 @@ def variance_cost_volume(
     B, V, C, h, w = features.shape
     if V < 2:
         raise ValueError(f"a cost volume compares at least two views, not {V}")
-    with torch.autocast(features.device.type, enabled=False):
-        features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
-        mean = features[:, 0].unsqueeze(2)  # (B, C, 1, h, w), the same at every depth
-        squares = torch.zeros_like(mean)
-        for v in range(1, V):
-            deviation = _warp(features, intrinsics, extrinsics, depth_values, v) - mean  # (B, C, D, h, w)
-            mean = mean + deviation / (v + 1)
-            squares = squares + deviation.square() * (v / (v + 1))
-        return squares / V
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    mean = features[:, 0].unsqueeze(2)  # (B, C, 1, h, w), the same at every depth
+    squares = torch.zeros_like(mean)
+    for v in range(1, V):
+        deviation = _warp(features, intrinsics, extrinsics, depth_values, v) - mean  # (B, C, D, h, w)
+        mean = mean + deviation / (v + 1)
+        squares = squares + deviation.square() * (v / (v + 1))
+    return squares / V
 
 
 def _warp(features: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor, v: int) -> Tensor:

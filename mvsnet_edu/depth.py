@@ -74,7 +74,8 @@ def soft_argmin(cost: Tensor, depth_values: Tensor) -> tuple[Tensor, Tensor]:
     >>> soft_argmin(cost, torch.tensor([2.0, 3.0, 4.0]))[0]
     tensor([[[2.]]])
     """
-    probability = torch.softmax(-_full_precision(cost), dim=1)  # (B, D, h, w)
+    cost = cost.to(torch.promote_types(cost.dtype, torch.float32))  # half is too few bits for exp and sums
+    probability = torch.softmax(-cost, dim=1)  # (B, D, h, w)
     return (probability * _per_pixel(depth_values)).sum(dim=1), probability
 
 
@@ -149,8 +150,3 @@ def _per_pixel(depth_values: Tensor) -> Tensor:
     if depth_values.ndim == 4:
         return depth_values
     return depth_values.reshape(-1, depth_values.shape[-1], 1, 1)
-
-
-def _full_precision(cost: Tensor) -> Tensor:
-    """Half precision to float32: exp and sums over hundreds of planes need the bits."""
-    return cost.float() if cost.dtype in (torch.float16, torch.bfloat16) else cost

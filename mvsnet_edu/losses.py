@@ -199,7 +199,7 @@ def _error_in_intervals(
         )
     measured = _measured(ground_truth)
     # where, not mask * error: a NaN times 0 is still NaN
-    difference = torch.where(measured, estimated - torch.where(measured, ground_truth, 0), 0)
+    difference = torch.where(measured, estimated - ground_truth, 0)
     interval = torch.as_tensor(interval, dtype=difference.dtype, device=difference.device).abs()
     return difference.abs() / interval.reshape(-1, *[1] * (difference.ndim - 1)), measured
 
