@@ -36,6 +36,15 @@ def save_network(network: nn.Module, path: str | PathLike[str], **notes: str) ->
         network: a network with a ``config`` of keyword arguments that rebuild it.
         path: the file to write.
         notes: what else shall stand in the file's header.
+
+    Source: ours.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from mvsnet_edu import MVSNet
+    >>> with TemporaryDirectory() as folder:
+    ...     save_network(MVSNet(norm="instance"), f"{folder}/mine.safetensors", steps="0")
+    ...     load_network(MVSNet, f"{folder}/mine.safetensors").config["norm"]
+    'instance'
     """
     from safetensors.torch import save_file
 
@@ -56,6 +65,12 @@ def load_network(kind: type[Network], name_or_path: str | PathLike[str]) -> Netw
 
     Raises:
         InputError: if there is no such file, it is no safetensors file, or it holds another network.
+
+    Source: ours.
+
+    >>> from mvsnet_edu import MVSNet
+    >>> load_network(MVSNet, "mvsnet").training
+    False
     """
     from safetensors import SafetensorError, safe_open
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import re
@@ -32,6 +33,21 @@ def loaded_by(statement: str) -> set[str]:
 def test_importing_the_package_loads_torch_numpy_and_nothing_else():
     extra = loaded_by("import mvsnet_edu") - loaded_by("import torch, numpy") - set(sys.stdlib_module_names)
     assert extra == {"mvsnet_edu"}
+
+
+FLOORS = [
+    ["errors", "camera", "depth", "homography", "losses", "layers"],
+    ["features", "cost_volume", "regularization", "refinement"],
+    ["checkpoints", "models"],
+]
+
+
+@pytest.mark.parametrize("module", [module for floor in FLOORS for module in floor])
+def test_a_stage_imports_from_its_own_floor_and_those_below(module):
+    floor = next(k for k, modules in enumerate(FLOORS) if module in modules)
+    below = {name for modules in FLOORS[: floor + 1] for name in modules}
+    source = inspect.getsource(importlib.import_module(f"mvsnet_edu.{module}"))
+    assert set(re.findall(r"^ *from \.(\w+) import", source, re.MULTILINE)) <= below
 
 
 def test_everything_public_is_importable_from_the_package_itself():
