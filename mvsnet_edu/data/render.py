@@ -7,7 +7,7 @@ distance along a ray *is* the depth.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..camera import camera_center, pixel_grid
 
-__all__ = ["Solid", "Texture", "World", "render", "cast"]
+__all__ = ["Blob", "Relief", "Solid", "Texture", "World", "cast", "render"]
 
 #: Hits nearer than this share of the ray do not count: a surface must not shadow itself.
 NEAR = 1e-4
@@ -34,6 +34,8 @@ class Texture:
         amplitudes: one per octave of noise, in units of colour.
         blocky: nearest instead of trilinear noise.
         gloss: strength of the highlight.
+        picture: (3, S, S) RGB, periodic like the noise; it takes the place of the pattern.
+        across: (3, 2), projects the solid's coordinates to those of the picture, in units of the scale.
     """
 
     pattern: str
@@ -44,10 +46,14 @@ class Texture:
     amplitudes: tuple[float, ...]
     blocky: bool = False
     gloss: float = 0.0
+    picture: Tensor | None = None
+    across: Tensor | None = None
 
     def color(self, points: Tensor) -> Tensor:
         """RGB (N, 3) at points (N, 3) of the solid's own, unscaled coordinates."""
         octaves = _octaves(points / self.noise_scale, self.noise, self.amplitudes, self.blocky)  # (N, 3)
+        if self.picture is not None:
+            return _periodic(self.picture, points / self.scale @ self.across) * (1 + octaves)
         share = PATTERNS[self.pattern](points / self.scale, octaves[:, :1]).clamp(0, 1)  # (N, 1)
         colors = self.colors.to(points.dtype)
         return torch.lerp(colors[0], colors[1], share) * (1 + octaves)
@@ -71,6 +77,11 @@ class Solid:
     rotation: Tensor
     texture: Texture
 
+    @property
+    def reach(self) -> Tensor:
+        """No point of it is farther from its centre, in world units."""
+        return self.half_size.norm() if self.shape != "plane" else self.half_size.new_tensor(torch.inf)
+
     def intersect(self, origins: Tensor, directions: Tensor) -> Tensor:
         """Where rays (N, 3) first meet it, (N,), in lengths of the direction; infinite where they miss."""
         o, d = self._unit(origins - self.center), self._unit(directions)
@@ -91,6 +102,91 @@ class Solid:
 
 
 @dataclass(frozen=True)
+class _Marched(Solid):
+    """A surface without a closed form: where a height, positive outside, first falls to zero on the ray."""
+
+    bumps: Tensor
+    STEPS = 24
+    HALVINGS = 14
+
+    def intersect(self, origins: Tensor, directions: Tensor) -> Tensor:
+        """As for any solid; a bump that lies within one step of a grazing ray can be missed."""
+        o, d = self._unit(origins - self.center), self._unit(directions)
+        enter, leave = self._bounds(o, d)
+        near = ((leave > enter) & (leave > NEAR)).nonzero().squeeze(1)
+        depth = torch.full_like(enter, torch.inf)
+        depth[near] = self._march(o[near], d[near], enter[near].clamp(min=NEAR), leave[near])
+        return depth
+
+    def _march(self, o: Tensor, d: Tensor, enter: Tensor, leave: Tensor) -> Tensor:
+        step, found = (leave - enter) / self.STEPS, torch.zeros_like(enter, dtype=torch.bool)
+        below = enter
+        for _ in range(self.STEPS):
+            below = torch.where(found, below, below + step)
+            found |= self.height(o + below[:, None] * d) <= 0
+        above = below - step
+        for _ in range(self.HALVINGS):
+            middle = (above + below) / 2
+            inside = self.height(o + middle[:, None] * d) <= 0
+            above, below = torch.where(inside, above, middle), torch.where(inside, middle, below)
+        return torch.where(found, below, torch.inf)
+
+    def normal(self, points: Tensor) -> Tensor:
+        """Outward unit normals (N, 3) at surface points (N, 3), by differences."""
+        x = self._unit(points - self.center)
+        axes = 0.02 * torch.eye(3, dtype=x.dtype, device=x.device)
+        slopes = torch.stack([self.height(x + e) - self.height(x - e) for e in axes], dim=1)
+        return F.normalize((slopes / self.half_size) @ self.rotation.T, dim=-1)
+
+
+@dataclass(frozen=True)
+class Relief(_Marched):
+    """A plane with hills and hollows: z = bumps(x, y) in the unit shape's coordinates, repeated without end.
+
+    Args:
+        bumps: (1, n, n) heights in [-1, 1], periodic: the last row and column repeat the first; the period is
+            2 half sizes.
+    """
+
+    @property
+    def reach(self) -> Tensor:
+        return self.half_size.new_tensor(torch.inf)
+
+    def height(self, x: Tensor) -> Tensor:
+        """Of points (N, 3) above the surface, (N,)."""
+        return x[:, 2] - _periodic(self.bumps, x[:, :2] / 2)[:, 0]
+
+    def _bounds(self, o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the ray passes the layer of the bumps; at most a dozen periods of it."""
+        down = torch.where(d[:, 2].abs() < 1e-12, 1e-12, d[:, 2])
+        ends = torch.stack([-1.01 - o[:, 2], 1.01 - o[:, 2]]) / down
+        enter = ends.amin(0).clamp(min=0)
+        return enter, torch.minimum(ends.amax(0), enter + 24 / d[:, :2].norm(dim=-1).clamp(min=1e-6))
+
+
+@dataclass(frozen=True)
+class Blob(_Marched):
+    """A ball with dents: its radius is 1 - depth * (1 + bumps) / 2 in each direction.
+
+    Args:
+        bumps: (1, n, n, n) in [-1, 1], periodic.
+        depth: of the deepest dent, as a share of the radius.
+    """
+
+    depth: float
+    STEPS = 12
+
+    def height(self, x: Tensor) -> Tensor:
+        """Of points (N, 3) above the surface, (N,)."""
+        radius = x.norm(dim=-1)
+        dents = _periodic(self.bumps, 0.3 * x / radius.clamp(min=1e-6)[:, None])[:, 0]
+        return radius - 1 + self.depth / 2 * (1 + dents)
+
+    def _bounds(self, o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        return _sphere(o, d)
+
+
+@dataclass(frozen=True)
 class World:
     """Solids, a light and a sky.
 
@@ -100,6 +196,7 @@ class World:
         ambient: share of light that comes from everywhere.
         sky: (3,), RGB of what no solid hides.
         softness: radius of the light as seen from the scene, in radians; shadows get that blurred.
+        clouds: a texture for the sky, read at unit directions.
     """
 
     solids: list[Solid]
@@ -107,6 +204,22 @@ class World:
     ambient: float = 0.35
     sky: Tensor = field(default_factory=lambda: torch.tensor([0.75, 0.85, 0.95], dtype=torch.float64))
     softness: float = 0.0
+    clouds: Texture | None = None
+
+    def to(self, *args, **kwargs) -> World:
+        """The same with all tensors of another dtype or on another device: the arguments of Tensor.to."""
+        return _to(self, *args, **kwargs)
+
+
+def _to(thing, *args, **kwargs):
+    """Tensor.to for all tensors in nested lists and dataclasses."""
+    if isinstance(thing, Tensor):
+        return thing.to(*args, **kwargs)
+    if isinstance(thing, list):
+        return [_to(item, *args, **kwargs) for item in thing]
+    if isinstance(thing, World | Solid | Texture):
+        return replace(thing, **{name: _to(value, *args, **kwargs) for name, value in vars(thing).items()})
+    return thing
 
 
 def cast(world: World, intrinsics: Tensor, extrinsics: Tensor, size: tuple[int, int]) -> Tensor:
@@ -165,14 +278,26 @@ def _rays(
 
 def _nearest(world: World, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     """Depth (N,) and number (N,) of the first solid that each ray meets."""
-    depths = torch.stack([solid.intersect(origins, directions) for solid in world.solids])  # (S, N)
+    depths = torch.stack([_meet(solid, origins, directions) for solid in world.solids])  # (S, N)
     return depths.min(dim=0)
+
+
+def _meet(solid: Solid, origins: Tensor, directions: Tensor) -> Tensor:
+    """Where rays (N, 3) meet a solid, (N,); most miss even the ball around it, and cost little."""
+    toward = solid.center - origins
+    along = (toward * directions).sum(-1)
+    off = toward.square().sum(-1) - along.square() / directions.square().sum(-1)  # squared distance
+    near = (off <= solid.reach**2).nonzero().squeeze(1)
+    depth = torch.full_like(along, torch.inf)
+    depth[near] = solid.intersect(origins[near], directions[near])
+    return depth
 
 
 def _shade(world: World, origins: Tensor, directions: Tensor, lights: int) -> Tensor:
     depth, index = _nearest(world, origins, directions)
     index = torch.where(depth.isfinite(), index, -1)
-    colors = world.sky.to(origins.dtype).expand_as(origins).clone()
+    sky = world.sky.to(origins.dtype).expand_as(origins)
+    colors = sky.clone() if world.clouds is None else world.clouds.color(F.normalize(directions, dim=-1))
     for number, solid in enumerate(world.solids):
         seen = (index == number).nonzero().squeeze(1)
         if len(seen):
@@ -202,7 +327,7 @@ def _unshadowed(world: World, points: Tensor, normal: Tensor, lights: int) -> Te
         toward = light.expand_as(points)
         hidden = torch.zeros_like(seen, dtype=torch.bool)
         for solid in world.solids:
-            hidden |= solid.intersect(start, toward).isfinite()
+            hidden |= _meet(solid, start, toward).isfinite()
         seen += ~hidden
     return seen / lights
 
@@ -360,6 +485,13 @@ PATTERNS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "wood": _wood,
     "spots": _spots,
 }
+
+
+def _periodic(table: Tensor, x: Tensor) -> Tensor:
+    """A table (C, n, n) or (C, n, n, n) of period 1, read at (N, 2) or (N, 3) between its entries: (N, C)."""
+    at = (x.remainder(1) * 2 - 1).view(1, *[1] * (x.shape[1] - 1), -1, x.shape[1])
+    values = F.grid_sample(table.to(x.dtype)[None], at, padding_mode="border", align_corners=True)
+    return values.view(len(table), -1).T
 
 
 def _octaves(x: Tensor, noise: Tensor, amplitudes: tuple[float, ...], blocky: bool) -> Tensor:

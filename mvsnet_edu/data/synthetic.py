@@ -1,7 +1,7 @@
-"""Scenes that the package draws itself: random solids, textures and cameras, with exact depth.
+"""Scenes that the package draws itself, with exact depth.
 
 Two kinds of use: :func:`make_scene` writes a folder in MVSNet's format (it made those in ``data/``), and
-:class:`SyntheticScenes` is an endless stream of training samples.
+:class:`SyntheticScenes` is an endless set of training samples.
 """
 
 from __future__ import annotations
@@ -11,17 +11,34 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset
 
 from ..camera import backproject, camera_center, project, scale_intrinsics
+from .dice import Dice
 from .formats import Camera
+from .photograph import photograph
 from .render import Solid, Texture, World, cast, render
 from .scene import Sample, refuse_full, write_scene
+from .textures import noise_texture
 from .views import select_sources, view_scores
+from .worlds import (
+    BODIES,
+    block,
+    ground,
+    hand_held,
+    look_at,
+    pinhole,
+    rotation,
+    sun,
+    turn,
+    upright,
+    vector,
+    wild_world,
+)
 
 __all__ = ["LAYOUTS", "SHIPPED", "SyntheticScenes", "make_scene", "random_sample", "random_views"]
 
@@ -33,112 +50,15 @@ PALETTE = torch.tensor(
     ],
     dtype=torch.float64,
 )  # fmt: skip
-BODIES = ("ellipsoid", "box", "cylinder", "roof", "hexagon", "pyramid")
-
-
-class Dice:
-    """Random numbers in float64 from one seed, the same on every machine."""
-
-    def __init__(self, seed: int):
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(shape, generator=self.generator, dtype=torch.float64)
-
-    def number(self, low: float, high: float) -> float:
-        return self.uniform(low, high).item()
-
-    def integer(self, low: int, high: int) -> int:
-        """From low to high, both included."""
-        return int(torch.randint(low, high + 1, (1,), generator=self.generator))
-
-    def choice(self, options: tuple[str, ...]) -> str:
-        return options[self.integer(0, len(options) - 1)]
-
-    def chance(self, probability: float) -> bool:
-        return self.number(0, 1) < probability
 
 
 # ------------------------------------------------------------------------------------------
-# Textures
-
-
-def _noise(dice: Dice) -> Tensor:
-    cells = dice.uniform(-1, 1, 3, 16, 16, 16)
-    grey = cells.mean(dim=0, keepdim=True) * 1.7
-    cells = torch.lerp(grey, cells, dice.number(0.1, 0.7))  # mostly light and dark, some colour
-    return F.pad(cells[None], (0, 1, 0, 1, 0, 1), mode="circular")[0]
-
-
-def _texture(
-    dice: Dice, size: float, pattern: str, colors: Tensor, roughness: float, gloss: float = 0.0
-) -> Texture:
-    """Noise from half the solid's size down to about a pixel, its spectrum drawn at random."""
-    slope = dice.number(-0.1, 0.7)
-    spectrum = torch.tensor([2.0 ** (-slope * octave) for octave in range(7)])
-    amplitudes = roughness * spectrum / spectrum.norm()
-    return Texture(
-        pattern,
-        colors,
-        size * dice.number(0.2, 0.5),
-        _noise(dice),
-        size,
-        tuple(amplitudes.tolist()),
-        gloss=gloss,
-    )
+# Worlds that people look at
 
 
 def _pretty_texture(dice: Dice, size: float, patterns: tuple[str, ...], gloss: float = 0.0) -> Texture:
     pick = torch.randperm(len(PALETTE), generator=dice.generator)[:2]
-    return _texture(dice, size, dice.choice(patterns), PALETTE[pick], dice.number(0.25, 0.4), gloss)
-
-
-def _wild_texture(dice: Dice, size: float) -> Texture:
-    """Anything, for training: from strong to weak, coloured or grey, smooth or blocky."""
-    pattern = dice.choice(
-        ("plain", "plain", "plain", "checker", "stripes", "bricks", "marble", "wood", "spots")
-    )
-    colors = dice.uniform(0.1, 0.95, 2, 3)
-    colors = torch.lerp(colors.mean(dim=1, keepdim=True).expand(2, 3), colors, dice.number(0, 1))
-    colors[1] = torch.lerp(colors[0], colors[1], dice.number(0.2, 1))
-    roughness = 0.8 * 10 ** dice.number(-0.9, 0)
-    texture = _texture(
-        dice, size, pattern, colors, roughness, dice.number(0, 0.3) if dice.chance(0.3) else 0.0
-    )
-    return replace(texture, blocky=dice.chance(0.25), scale=size * 10 ** dice.number(-1, 0))
-
-
-# ------------------------------------------------------------------------------------------
-# Worlds
-
-
-def _turn(dice: Dice, tilt: float = 0.0) -> Tensor:
-    """Own to world coordinates: any turn about z, after a tilt of at most so many radians."""
-    z = _rotation(torch.tensor([0.0, 0, 1]), dice.number(-math.pi, math.pi))
-    return z @ _rotation(F.normalize(dice.uniform(-1, 1, 3), dim=0), dice.number(-tilt, tilt))
-
-
-def _rotation(axis: Tensor, angle: float) -> Tensor:
-    x, y, z = (angle * axis).tolist()
-    return torch.matrix_exp(torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64))
-
-
-def _vector(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def _ground(texture: Texture, height: float = 0.0) -> Solid:
-    return Solid("plane", _vector(0, 0, height), _vector(1, 1, 1), torch.eye(3, dtype=torch.float64), texture)
-
-
-def _upright(texture: Texture, y: float) -> Solid:
-    """A wall through (0, y, 0) that faces the cameras, which stand where y is negative."""
-    rotation = _rotation(_vector(1, 0, 0), math.pi / 2)
-    return Solid("plane", _vector(0, y, 0), _vector(1, 1, 1), rotation, texture)
-
-
-def _sun(dice: Dice) -> Tensor:
-    return F.normalize(_vector(dice.number(-1, 1), dice.number(-1.2, -0.4), dice.number(0.8, 1.6)), dim=0)
+    return noise_texture(dice, size, dice.choice(patterns), PALETTE[pick], dice.number(0.25, 0.4), gloss)
 
 
 def _pretty_body(dice: Dice, position: Tensor, size: float) -> Solid:
@@ -148,7 +68,7 @@ def _pretty_body(dice: Dice, position: Tensor, size: float) -> Solid:
     half[1] = half[0] if shape in ("cylinder", "hexagon", "pyramid") else half[1]
     texture = _pretty_texture(dice, 2 * size, ("checker", "stripes", "marble", "spots", "wood"), gloss=0.25)
     center = torch.cat([position, half[2:]])
-    return Solid(shape, center, half, _turn(dice), texture)
+    return Solid(shape, center, half, turn(dice), texture)
 
 
 def _still_life(dice: Dice) -> World:
@@ -157,7 +77,7 @@ def _still_life(dice: Dice) -> World:
     table = replace(table, colors=_tones(0.62, 0.45, 0.30), scale=0.9)
     wall = replace(_pretty_texture(dice, 1.6, ("bricks",)), colors=_tones(0.80, 0.74, 0.64), scale=0.5)
     bodies = [_pretty_body(dice, place, dice.number(0.22, 0.36)) for place in _apart(dice, 7, 1.35, 0.62)]
-    return World([_ground(table), _upright(wall, 1.9), *bodies], _sun(dice), softness=0.12)
+    return World([ground(table), upright(wall, 1.9), *bodies], sun(dice), softness=0.12)
 
 
 def _courtyard(dice: Dice) -> World:
@@ -166,68 +86,20 @@ def _courtyard(dice: Dice) -> World:
     floor = replace(_pretty_texture(dice, 1.5, ("checker",)), colors=_tones(0.70, 0.67, 0.60), scale=0.45)
     stone = replace(_pretty_texture(dice, 0.8, ("plain",)), colors=_tones(0.88, 0.83, 0.72))
     glass = replace(_pretty_texture(dice, 0.5, ("marble",)), colors=_tones(0.24, 0.36, 0.44), gloss=0.4)
-    parts = [_block(0, 0.95, 2.62, 3.2, 0.18, 0.10, stone), _block(0, 0.95, 0.1, 3.2, 0.12, 0.12, stone)]
+    parts = [block(0, 0.95, 2.62, 3.2, 0.18, 0.10, stone), block(0, 0.95, 0.1, 3.2, 0.12, 0.12, stone)]
     for column in range(-2, 3):
         for row in (0.85, 1.85):
             x = 1.05 * column
-            parts.append(_block(x, 1.0, row, 0.30, 0.08, 0.36, stone))
-            parts.append(_block(x, 0.93, row, 0.22, 0.04, 0.28, glass))
-        parts.append(_block(1.05 * column + 0.525, 0.98, 1.3, 0.09, 0.14, 1.3, stone))
+            parts.append(block(x, 1.0, row, 0.30, 0.08, 0.36, stone))
+            parts.append(block(x, 0.93, row, 0.22, 0.04, 0.28, glass))
+        parts.append(block(1.05 * column + 0.525, 0.98, 1.3, 0.09, 0.14, 1.3, stone))
     bodies = [_pretty_body(dice, place, dice.number(0.18, 0.32)) for place in _apart(dice, 4, 1.4, 0.7)]
-    return World([_ground(floor), _upright(front, 1.0), *parts, *bodies], _sun(dice), softness=0.08)
-
-
-def _clutter(dice: Dice) -> World:
-    """Anything anywhere, for training."""
-    wall = _upright(_wild_texture(dice, 2.0), dice.number(0.5, 3.0))
-    wall = replace(
-        wall,
-        rotation=_rotation(F.normalize(dice.uniform(-1, 1, 3), dim=0), dice.number(-0.6, 0.6))
-        @ wall.rotation,
-    )
-    solids = [wall]
-    if dice.chance(0.6):
-        solids.append(_ground(_wild_texture(dice, 2.0), dice.number(-0.6, 0.1)))
-    for _ in range(dice.integer(3, 14)):
-        size = 0.8 * 10 ** dice.number(-0.9, 0)
-        half = size * 10 ** dice.uniform(-0.5, 0.1, 3)
-        center = dice.uniform(-1, 1, 3) * _vector(1.3, 1.2, 0.8) + _vector(0, 0, 0.5)
-        solids.append(
-            Solid(dice.choice(BODIES), center, half, _turn(dice, 1.5), _wild_texture(dice, 2 * size))
-        )
-    return World(solids, _sun(dice), ambient=dice.number(0.3, 0.8))
-
-
-def _front(dice: Dice) -> World:
-    """A wall with rows of the same thing on it, for training: repetition."""
-    wall, stone = _wild_texture(dice, 1.5), _wild_texture(dice, 0.8)
-    solids = [_upright(wall, 1.0), _ground(_wild_texture(dice, 1.5), dice.number(-0.4, 0.2))]
-    step, width, height, deep = (
-        dice.number(*limits) for limits in ((0.4, 1.1), (0.1, 0.45), (0.1, 0.45), (0.02, 0.25))
-    )
-    for column in range(-2, 3):
-        for row in range(dice.integer(1, 2)):
-            solids.append(
-                _block(step * column, 1.0, 0.4 + row * 2.4 * height, width * step, deep, height, stone)
-            )
-    for _ in range(dice.integer(0, 4)):
-        half = 0.3 * 10 ** dice.uniform(-0.6, 0.2, 3)
-        center = dice.uniform(-1, 1, 3) * _vector(1.2, 0.5, 0.4) + _vector(0, 0.2, 0.5)
-        solids.append(Solid(dice.choice(BODIES), center, half, _turn(dice, 0.5), _wild_texture(dice, 0.6)))
-    return World(solids, _sun(dice), ambient=dice.number(0.3, 0.8))
-
-
-def _block(
-    x: float, y: float, z: float, half_x: float, half_y: float, half_z: float, texture: Texture
-) -> Solid:
-    return Solid(
-        "box", _vector(x, y, z), _vector(half_x, half_y, half_z), torch.eye(3, dtype=torch.float64), texture
-    )
+    return World([ground(floor), upright(front, 1.0), *parts, *bodies], sun(dice), softness=0.08)
 
 
 def _tones(red: float, green: float, blue: float) -> Tensor:
     """A colour and the same, darker."""
-    color = _vector(red, green, blue)
+    color = vector(red, green, blue)
     return torch.stack([color, 0.72 * color])
 
 
@@ -235,7 +107,7 @@ def _apart(dice: Dice, count: int, spread: float, distance: float) -> list[Tenso
     """Places (x, y) that keep their distance."""
     places: list[Tensor] = []
     while len(places) < count:
-        place = dice.uniform(-1, 1, 2) * _vector(spread, 0.55 * spread)
+        place = dice.uniform(-1, 1, 2) * vector(spread, 0.55 * spread)
         if all((place - other).norm() > distance for other in places):
             places.append(place)
     return places
@@ -245,49 +117,14 @@ def _apart(dice: Dice, count: int, spread: float, distance: float) -> list[Tenso
 # Cameras
 
 
-def _look_at(eye: Tensor, target: Tensor, roll: float = 0.0) -> Tensor:
-    """World-to-camera extrinsics (4, 4) of a camera whose y axis points down, as images have it."""
-    forward = F.normalize(target - eye, dim=0)
-    right = F.normalize(torch.linalg.cross(forward, _vector(0, 0, 1)), dim=0)
-    down = torch.linalg.cross(forward, right)
-    rotation = _rotation(_vector(0, 0, 1), roll) @ torch.stack([right, down, forward])
-    extrinsics = torch.eye(4, dtype=torch.float64)
-    extrinsics[:3, :3], extrinsics[:3, 3] = rotation, -rotation @ eye
-    return extrinsics
-
-
-def _intrinsics(size: tuple[int, int], focal: float) -> Tensor:
-    """Focal length in image widths, principal point in the middle."""
-    width, height = size
-    return torch.tensor(
-        [[focal * width, 0, width / 2], [0, focal * width, height / 2], [0, 0, 1]], dtype=torch.float64
-    )
-
-
 def _arc(dice: Dice, views: int, target: Tensor, distance: float, height: float, step: float) -> Tensor:
     """Cameras (V, 4, 4) along an arc around the target, a little irregular, as a walker would take them."""
     cameras = []
     for view in range(views):
         turn = step * (view - (views - 1) / 2) + dice.number(-0.15, 0.15) * step
         r, z = distance * dice.number(0.94, 1.06), height * dice.number(0.88, 1.12)
-        eye = target + _vector(r * math.sin(turn), -r * math.cos(turn), z)
-        cameras.append(_look_at(eye, target + dice.uniform(-0.05, 0.05, 3), dice.number(-0.03, 0.03)))
-    return torch.stack(cameras)
-
-
-def _hand_held(dice: Dice, views: int) -> Tensor:
-    """Cameras (V, 4, 4) about a first one, for training: baselines of 3 to 20 % of the distance."""
-    target, distance = dice.uniform(-0.4, 0.4, 3) + _vector(0, 0.3, 0.5), dice.number(2.0, 4.0)
-    turn, rise = dice.number(-0.7, 0.7), dice.number(-0.1, 0.8)
-    first = target + distance * _vector(
-        math.sin(turn) * math.cos(rise), -math.cos(turn) * math.cos(rise), math.sin(rise)
-    )
-    first[2] = first[2].clamp(min=0.25)
-    roll, cameras = dice.number(-0.15, 0.15), []
-    for view in range(views):
-        step = F.normalize(dice.uniform(-1, 1, 3), dim=0) * distance * dice.number(0.03, 0.2) * (view > 0)
-        aim = target + dice.uniform(-0.06, 0.06, 3) * distance * (view > 0)
-        cameras.append(_look_at(first + step, aim, roll + (dice.number(-0.1, 0.1) if view else 0.0)))
+        eye = target + vector(r * math.sin(turn), -r * math.cos(turn), z)
+        cameras.append(look_at(eye, target + dice.uniform(-0.05, 0.05, 3), dice.number(-0.03, 0.03)))
     return torch.stack(cameras)
 
 
@@ -358,9 +195,9 @@ def make_scene(
     refuse_full(Path(folder))  # before minutes of drawing
     plan, dice = LAYOUTS[layout], Dice(seed)
     world = plan.world(dice)
-    extrinsics = _arc(dice, views, _vector(*plan.target), plan.distance, plan.height, plan.step)
+    extrinsics = _arc(dice, views, vector(*plan.target), plan.distance, plan.height, plan.step)
     extrinsics = extrinsics.round(decimals=10)  # the last bits of sin and cos differ between machines
-    intrinsics = _intrinsics(size, plan.focal)
+    intrinsics = pinhole(size, plan.focal)
     quarter = (size[0] // 4, size[1] // 4)
     small = scale_intrinsics(intrinsics, 0.25)
     images = [
@@ -406,123 +243,153 @@ def _points(depth: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> Tensor:
 # Training samples
 
 
-def random_views(seed: int, views: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A random scene for training, photographed from a few places.
+class Shots(NamedTuple):
+    """Views of one scene, before any camera has spoilt them.
+
+    Attributes:
+        images: (V, 3, H, W), about [0, 1].
+        intrinsics: (3, 3), in pixels of the images.
+        extrinsics: (V, 4, 4), world to camera.
+        depths: (V, H // 4, W // 4), exact; 0 where nothing is.
+    """
+
+    images: Tensor
+    intrinsics: Tensor
+    extrinsics: Tensor
+    depths: Tensor
+
+
+def random_views(seed: int, views: int, size: tuple[int, int], device: str = "cpu") -> Shots:
+    """A random scene for training, seen from a few places.
 
     Args:
         seed: which scene.
-        views: how many photographs, V.
+        views: how many, V.
         size: (width, height), in pixels.
+        device: where to draw; the results lie there, too.
 
     Returns:
-        images (V, 3, H, W) in [0, 1], intrinsics (3, 3), extrinsics (V, 4, 4), depths (V, H // 4, W // 4).
+        images, cameras and depths. Every view sees something in at least a third of its pixels.
 
     Source: ours.
     """
     dice = Dice(seed)
-    world = _single(_front(dice) if dice.chance(0.25) else _clutter(dice))
-    extrinsics, intrinsics = _hand_held(dice, views).float(), _intrinsics(size, dice.number(0.7, 1.4)).float()
+    quarter = (size[0] // 4, size[1] // 4)
+    while True:  # nearly always once
+        focal, world = dice.power(0.6, 1.8), wild_world(dice).to(device, torch.float32)
+        intrinsics = pinhole(size, focal).to(device, torch.float32)
+        extrinsics = hand_held(dice, views, focal).to(device, torch.float32)
+        small = scale_intrinsics(intrinsics, 0.25)
+        depths = torch.stack([cast(world, small, E, quarter) for E in extrinsics])
+        if (depths > 0).float().mean(dim=(1, 2)).min() > 1 / 3:
+            break
     lights = dice.integer(0, 1)  # shadows in every other scene: they take half of the time
-    images = torch.stack([_expose(render(world, intrinsics, E, size, 2, lights), dice) for E in extrinsics])
-    quarter, small = (size[0] // 4, size[1] // 4), scale_intrinsics(intrinsics, 0.25)
-    return images, intrinsics, extrinsics, torch.stack([cast(world, small, E, quarter) for E in extrinsics])
+    images = torch.stack([render(world, intrinsics, E, size, 2, lights) for E in extrinsics])
+    return Shots(images, intrinsics, extrinsics, depths)
 
 
-def _single(world: World) -> World:
-    """The same in float32: half the memory traffic."""
-    solids = [
-        replace(
-            s,
-            center=s.center.float(),
-            half_size=s.half_size.float(),
-            rotation=s.rotation.float(),
-            texture=replace(s.texture, noise=s.texture.noise.float()),
-        )
-        for s in world.solids
-    ]
-    return replace(world, solids=solids)
-
-
-def _expose(image: Tensor, dice: Dice) -> Tensor:
-    """What a camera adds: exposure, white balance, contrast, blur, noise, eight bits."""
-    gain = (
-        0.5
-        / image.mean().clamp(min=0.1)
-        * 2 ** dice.number(-0.7, 0.7)
-        * dice.uniform(0.9, 1.1, 3, 1, 1).float()
-    )
-    image = (image * gain).clamp(0, 1) ** (2 ** dice.number(-0.4, 0.4))
-    if dice.chance(0.3):
-        image = torch.lerp(
-            image, F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1), dice.number(0, 1)
-        )
-    noise = torch.randn(image.shape, generator=dice.generator) * dice.number(0, 0.03)
-    return ((image + noise).clamp(0, 1) * 255).round() / 255
-
-
-def random_sample(
-    views: tuple[Tensor, Tensor, Tensor, Tensor], order: list[int], depth_num: int, dice: Dice
-) -> Sample | None:
-    """One of the views as the reference, others as its sources, with a range of depths around what it sees.
+def random_sample(shots: Shots, order: list[int], depth_num: int, dice: Dice, camera_error: float) -> Sample:
+    """Photographs of some views, the first of them the reference, and a range of depths around what it sees.
 
     Args:
-        views: from :func:`random_views`.
+        shots: from :func:`random_views`.
         order: which views, the reference first.
         depth_num: number of hypotheses, D.
-        dice: draws the margins of the range.
+        dice: draws the cameras' settings and the margins of the range.
+        camera_error: by how many pixels the sources' cameras are off at most (standard deviation).
 
     Returns:
-        the sample; None where the reference sees next to nothing.
+        the sample, a batch of one.
 
     Source: ours; truth outside the range is set to 0, as the original's loader does.
     """
-    images, intrinsics, extrinsics, depths = views
+    _, intrinsics, extrinsics, depths = shots
     depth = depths[order[0]]
-    seen = depth[depth > 0]
-    if len(seen) < 0.3 * depth.numel():
-        return None
-    low = torch.quantile(seen, 0.01).item() * (1 - dice.number(0, 0.15))
-    high = torch.quantile(seen, 0.98).item() * (1 + dice.number(0, 0.3))
+    low, high = _some_range(depth[depth > 0], dice)
+    wrong = _shaken(extrinsics[order], dice, dice.number(0, camera_error) / intrinsics[0, 0].item())
     return Sample(
-        images=images[order][None],
+        images=photograph(shots.images[order], dice)[None],
         intrinsics=intrinsics.expand(1, len(order), 3, 3),
-        extrinsics=extrinsics[order][None],
-        depth_values=torch.linspace(low, high, depth_num)[None],
-        depth_interval=torch.tensor([(high - low) / (depth_num - 1)]),
+        extrinsics=wrong[None],
+        depth_values=torch.linspace(low, high, depth_num, device=depth.device)[None],
+        depth_interval=torch.tensor([(high - low) / (depth_num - 1)], device=depth.device),
         ground_truth=torch.where((depth >= low) & (depth <= high), depth, 0)[None],
         views=order,
     )
 
 
-class SyntheticScenes(IterableDataset):
-    """Endless training samples; the same seed gives the same stream.
+def _some_range(seen: Tensor, dice: Dice) -> tuple[float, float]:
+    """Nearly all depths that are seen, with margins that are mostly small."""
+    low = torch.quantile(seen, 0.01).item() * (1 - dice.number(0, 0.15))
+    high = torch.quantile(seen, 0.98).item() * (1 + dice.number(0, 0.3))
+    if dice.chance(0.2):
+        low, high = low * dice.number(0.6, 1), high * dice.number(1, 2)
+    return low, high
+
+
+def _shaken(extrinsics: Tensor, dice: Dice, error: float) -> Tensor:
+    """All cameras but the first turned by small angles, of so many radians."""
+    spin = torch.stack([rotation(dice.normal(3), error) for _ in extrinsics[1:]]).to(extrinsics)
+    return torch.cat([extrinsics[:1], torch.cat([spin @ extrinsics[1:, :3], extrinsics[1:, 3:]], dim=1)])
+
+
+class SyntheticScenes(Dataset):
+    """Endless training samples: each is a function of its number and the seed alone.
+
+    Drawing a scene takes longer than learning from it, so every scene serves several samples, each with
+    another reference, order of sources, range of depths and camera settings. These samples lie ``slots``
+    apart, with samples of other scenes between; when one slot has used up its scene, the others are in the
+    midst of theirs. So reading in order draws scenes at an even pace, and reading from any number on gives
+    the same samples.
 
     Args:
-        seed: where the stream of scenes starts.
+        seed: where the scenes start: sample by sample they have the seeds from here on.
         size: (width, height) of the photographs, in pixels.
         depth_num: number of depth hypotheses, D.
-        shots: photographs of each scene; each is the reference of one sample.
+        views: photographs of each scene, V; every sample has them all.
+        uses: samples of each scene.
+        slots: scenes in use at a time; about 1.5 MB of memory each at 160 x 128 and 5 views.
+        camera_error: by how many pixels the sources' cameras are off at most (standard deviation).
+        device: where scenes are drawn and samples lie.
 
     Source: ours.
+
+    >>> scenes = SyntheticScenes(seed=3, size=(64, 48), depth_num=8, views=2)
+    >>> scenes[5].images.shape, torch.equal(scenes[5].images, scenes[5].images)
+    (torch.Size([1, 2, 3, 48, 64]), True)
     """
 
     #: Seeds from here on are never used for training: the held-out scenes start here.
     HELD_OUT = 10**9
 
     def __init__(
-        self, seed: int = 0, size: tuple[int, int] = (160, 128), depth_num: int = 48, shots: int = 5
+        self,
+        seed: int = 0,
+        size: tuple[int, int] = (160, 128),
+        depth_num: int = 48,
+        views: int = 5,
+        uses: int = 10,
+        slots: int = 64,
+        camera_error: float = 0.0,
+        device: str = "cpu",
     ):
-        self.seed, self.size, self.depth_num, self.shots = seed, size, depth_num, shots
+        self.seed, self.size, self.depth_num, self.views = seed, tuple(size), depth_num, views
+        self.uses, self.slots, self.camera_error, self.device = uses, slots, camera_error, device
+        self._drawn: dict[int, tuple[int, Shots]] = {}
 
-    def __iter__(self) -> Iterator[Sample]:
-        """Samples in the order they are drawn: those of one scene follow one another."""
-        dice, scene = Dice(self.seed), self.seed
-        while True:
-            views, scene = random_views(scene, self.shots, self.size), scene + 1
-            for reference in range(self.shots):
-                others = [
-                    v for v in torch.randperm(self.shots, generator=dice.generator).tolist() if v != reference
-                ]
-                sample = random_sample(views, [reference, *others], self.depth_num, dice)
-                if sample is not None:
-                    yield sample
+    def __len__(self) -> int:
+        return 2**40  # without end, as far as training is concerned
+
+    def __getitem__(self, number: int) -> Sample:
+        dice = Dice(self.seed, number)
+        shots = self._shots(number % self.slots, number // self.slots)
+        order = torch.randperm(self.views, generator=dice.generator).tolist()
+        return random_sample(shots, order, self.depth_num, dice, self.camera_error)
+
+    def _shots(self, slot: int, round: int) -> Shots:
+        """The scene that a slot holds in a round; slots change theirs in turn."""
+        scene = (round + slot * self.uses // self.slots) // self.uses * self.slots + slot
+        if self._drawn.get(slot, (-1,))[0] != scene:
+            shots = random_views(self.seed + scene, self.views, self.size, self.device)
+            self._drawn[slot] = scene, shots
+        return self._drawn[slot][1]
