@@ -100,7 +100,7 @@ def camera_center(extrinsics: Tensor) -> Tensor:
     tensor([-1., -2., -3.])
     """
     rotation, translation = extrinsics[..., :3, :3], extrinsics[..., :3, 3:]
-    return -(rotation.transpose(-1, -2) @ translation).squeeze(-1)
+    return -_times(rotation.transpose(-1, -2), translation.squeeze(-1))
 
 
 def project(points: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,9 +124,9 @@ def project(points: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> tuple[Ten
     (tensor([[75., 40.]]), tensor([2.]))
     """
     K, E = _over(intrinsics, points), _over(extrinsics, points)
-    in_camera = E[..., :3, :3] @ points.unsqueeze(-1) + E[..., :3, 3:]  # (..., 3, 1)
-    homogeneous = (K @ in_camera).squeeze(-1)  # (..., 3)
-    return homogeneous[..., :2] / homogeneous[..., 2:], in_camera[..., 2, 0]
+    in_camera = _times(E[..., :3, :3], points) + E[..., :3, 3]  # (..., 3)
+    homogeneous = _times(K, in_camera)  # (..., 3)
+    return homogeneous[..., :2] / homogeneous[..., 2:], in_camera[..., 2]
 
 
 def backproject(depth: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> Tensor:
@@ -149,10 +149,16 @@ def backproject(depth: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> Tensor
     B, H, W = depth.shape
     x = pixel_grid(H, W, dtype=depth.dtype, device=depth.device)  # (H, W, 2)
     x = torch.cat([x, torch.ones_like(x[..., :1])], dim=-1).expand(B, H, W, 3)
-    rays = _over(torch.linalg.inv(intrinsics), x) @ x.unsqueeze(-1)  # (B, H, W, 3, 1), z = 1
+    rays = _times(_over(torch.linalg.inv(intrinsics), x), x)  # (B, H, W, 3), z = 1
     E = _over(extrinsics, x)
-    in_camera = rays * depth[..., None, None]
-    return (E[..., :3, :3].transpose(-1, -2) @ (in_camera - E[..., :3, 3:])).squeeze(-1)
+    return _times(E[..., :3, :3].transpose(-1, -2), rays * depth.unsqueeze(-1) - E[..., :3, 3])
+
+
+def _times(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """(..., 3, 3) times (..., 3). Not by ``@``: autocast and TF32 would round pixels to a few bits."""
+    x, y, z = vectors.unsqueeze(-1).unbind(dim=-2)  # (..., 1) each
+    of_x, of_y, of_z = matrix.unbind(dim=-1)  # (..., 3) each
+    return of_x * x + of_y * y + of_z * z
 
 
 def _over(matrix: Tensor, points: Tensor) -> Tensor:

@@ -143,3 +143,15 @@ def test_gradients_of_projection_are_right():
     assert torch.autograd.gradcheck(backproject, (depth, K, E))
     points = backproject(depth, K, E).detach().requires_grad_()
     assert torch.autograd.gradcheck(project, (points, K, E))
+
+
+def test_autocast_rounds_no_pixels():
+    """Under autocast a matrix product keeps 8 bits, so that pixel 600 would come back as 600 or 604."""
+    K, E = (x[:, 0].float() for x in rig(2, 1, 30, 50))
+    depth = 2 + torch.rand(2, 30, 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        points, center = backproject(depth, K, E), camera_center(E)
+        pixels, back = project(points, K, E)
+    assert points.dtype == center.dtype == pixels.dtype == torch.float32
+    assert torch.equal(points, backproject(depth, K, E)) and torch.equal(center, camera_center(E))
+    assert (pixels - pixel_grid(30, 50)).abs().max() < 1e-3 and torch.allclose(back, depth, rtol=1e-5)
