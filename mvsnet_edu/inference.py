@@ -206,7 +206,7 @@ def _fingerprint_of_network(network: MVSNet) -> str:
 
 
 def _fingerprint_of_scene(scene: Scene) -> str:
-    cameras = (scene.folder / "cams").glob("*_cam.txt")
+    cameras = scene.camera_folder.glob("*_cam.txt")
     paths = [*scene.image_paths.values(), *cameras, scene.folder / "pair.txt"]
     return _fingerprint([path.read_bytes() for path in sorted(paths)])
 

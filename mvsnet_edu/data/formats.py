@@ -200,12 +200,13 @@ class Camera:
         return replace(self, intrinsics=scale_intrinsics(self.intrinsics, (sx, sy)))
 
 
-def read_cam(path: str | Path) -> Camera:
+def read_cam(path: str | Path, check_range: bool = True) -> Camera:
     """Read a camera file of 29, 30 or 31 words.
 
     Args:
         path: ``cams/%08d_cam.txt``: "extrinsic", 4 x 4 numbers, "intrinsic", 3 x 3 numbers, then the depth's
             minimum and interval and, optionally, the number of planes and the maximum.
+        check_range: whether the depth range must make sense too; a source view does not need one.
 
     Returns:
         The camera. A number of planes that is not whole, as the original's converter writes it, is rounded.
@@ -231,7 +232,13 @@ def read_cam(path: str | Path) -> Camera:
     numbers = torch.tensor([_number(word, path) for word in words[1:17] + words[18:]], dtype=torch.float64)
     extrinsics, intrinsics = numbers[:16].view(4, 4), numbers[16:25].view(3, 3)
     _check_matrices(extrinsics, intrinsics, path)
-    return Camera(extrinsics, intrinsics, *_depth_range(numbers[25:].tolist(), path))
+    depth_min, interval, num, depth_max = (numbers[25:].tolist() + [None, None])[:4]
+    camera = Camera(
+        extrinsics, intrinsics, depth_min, interval, None if num is None else round(num), depth_max
+    )
+    if check_range and (problem := range_problem(camera)):
+        raise InputError(f"{path} {problem}.")
+    return camera
 
 
 def _check_matrices(extrinsics: Tensor, intrinsics: Tensor, path: Path) -> None:
@@ -246,17 +253,22 @@ def _check_matrices(extrinsics: Tensor, intrinsics: Tensor, path: Path) -> None:
         raise InputError(f"{path} has an intrinsic matrix that is singular.")
 
 
-def _depth_range(numbers: list[float], path: Path) -> tuple[float, float, int | None, float | None]:
-    depth_min, interval, num, depth_max = (numbers + [None, None])[:4]
-    if depth_min <= 0:
-        raise InputError(f"{path} has the minimum depth {depth_min:g}, but it must be positive.")
+def range_problem(camera: Camera) -> str | None:
+    """What keeps a camera's depth range from being swept, as the end of a sentence; None if nothing does.
+
+    >>> range_problem(Camera(torch.eye(4), torch.eye(3), -1.0, 0.5))
+    'has the minimum depth -1, but it must be positive'
+    """
+    near, interval, num, far = camera.depth_min, camera.depth_interval, camera.depth_num, camera.depth_max
+    if near <= 0:
+        return f"has the minimum depth {near:g}, but it must be positive"
     if interval <= 0:
-        raise InputError(f"{path} has the depth interval {interval:g}, but it must be positive.")
-    if num is not None and not 2 <= round(num) <= MAX_PLANES:
-        raise InputError(f"{path} asks for {num:g} depth planes, but there must be from 2 to {MAX_PLANES}.")
-    if depth_max is not None and depth_max <= depth_min:
-        raise InputError(f"{path} has a depth range from {depth_min:g} to {depth_max:g}, but it must grow.")
-    return depth_min, interval, None if num is None else round(num), depth_max
+        return f"has the depth interval {interval:g}, but it must be positive"
+    if num is not None and not 2 <= num <= MAX_PLANES:
+        return f"asks for {num:g} depth planes, but there must be from 2 to {MAX_PLANES}"
+    if far is not None and far <= near:
+        return f"has a depth range from {near:g} to {far:g}, but it must grow"
+    return None
 
 
 def write_cam(path: str | Path, camera: Camera) -> None:

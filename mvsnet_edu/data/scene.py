@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..depth import inverse_depths
 from ..errors import InputError
 from ..features import STRIDE
 from .formats import (
@@ -86,19 +87,24 @@ class Scene:
         image_paths: for each view its image file.
         cameras: for each view its camera.
         pairs: for each reference view its sources and their scores, best first.
+        camera_folder: where the camera files lie.
+        depth_paths: for each view whose depth is known its depth map's file.
     """
 
     folder: Path
     image_paths: dict[int, Path]
     cameras: dict[int, Camera]
     pairs: Pairs
+    camera_folder: Path
+    depth_paths: dict[int, Path] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: str | Path) -> Scene:
+    def open(cls, folder: str | Path, cams: str = "cams") -> Scene:
         """Open a scene folder; reads the small files and the images' headers, no pixels yet.
 
         Args:
             folder: the scene.
+            cams: name of the folder of its cameras; some data sets bring a second one.
 
         Returns:
             The scene.
@@ -119,11 +125,11 @@ class Scene:
         images = _find_images(folder)
         for path in images.values():
             image_size(path)
-        cameras = {view: _camera_of(folder, view, path) for view, path in images.items()}
+        cameras = {view: _camera_of(folder / cams, view, path) for view, path in images.items()}
         pairs = read_pair(folder / "pair.txt")
-        for view in sorted(_named(pairs) - set(images)):
+        for view in sorted(named_views(pairs) - set(images)):
             raise InputError(f"{folder / 'pair.txt'} names view {view}, but there is no image {view:08d}.")
-        return cls(folder, images, cameras, pairs)
+        return cls(folder, images, cameras, pairs, folder / cams, _find_depths(folder, images))
 
     @property
     def views(self) -> list[int]:
@@ -176,8 +182,8 @@ class Scene:
         Raises:
             InputError: there is no such view, or its file is broken.
         """
-        path = self._depth_path(self._known(view))
-        if not path.exists():
+        path = self.depth_paths.get(self._known(view))
+        if path is None:
             return None
         values = read_pfm(path)
         if values.ndim != 2:
@@ -198,6 +204,73 @@ class Scene:
             InputError: there is no such view.
         """
         return [source for source, _ in self.pairs.get(self._known(view), [])][:num]
+
+    def with_sources(self, ref: int, num: int) -> list[int]:
+        """A reference view and its best sources.
+
+        Args:
+            ref: the reference.
+            num: how many sources; where there are fewer, those.
+
+        Returns:
+            The numbers of the views, the reference first.
+
+        Raises:
+            InputError: there is no such view, it has no sources, or the images differ in size.
+        """
+        if num < 1:
+            raise InputError(f"{self.folder} needs at least one source view for depth, not {num}.")
+        sources = self.sources(ref, num)
+        if not sources:
+            raise InputError(f"{self.folder / 'pair.txt'} has no source for view {ref}.")
+        W0, H0 = image_size(self.image_paths[ref])
+        for source in sources:
+            W, H = image_size(self.image_paths[source])
+            if (W, H) != (W0, H0):
+                one, other = self.image_paths[source], self.image_paths[ref]
+                raise InputError(f"{one} is {W} x {H} pixels, but its reference {other} is {W0} x {H0}.")
+        return [ref, *sources]
+
+    def resized(self, view: int, size: tuple[int, int] | None = None) -> tuple[Tensor, Camera]:
+        """One view at another size.
+
+        Args:
+            view: its number.
+            size: (W, H) in pixels; as the file has it if None.
+
+        Returns:
+            The image, (3, H, W) float32 RGB in [0, 1], and its camera.
+
+        Raises:
+            InputError: there is no such view, its file is broken, or nothing would be left of a depth map.
+        """
+        image = self.image(view)
+        H0, W0 = image.shape[-2:]
+        W, H = size or (W0, H0)
+        if min(W, H) < STRIDE:
+            raise InputError(f"{self.image_paths[view]} at {W} x {H} pixels is too small for a depth map.")
+        return _resize(image, (H, W)), self.camera(view).scaled(W / W0, H / H0)
+
+    def depth_values(self, view: int, num: int | None = None, inverse: bool = False) -> Tensor:
+        """The depths of the planes over the range in one view's camera file.
+
+        Args:
+            view: its number.
+            num: how many planes; by default the file's number.
+            inverse: spread them evenly over 1 / depth instead of the depth.
+
+        Returns:
+            (D,) float64, in world units.
+
+        Raises:
+            InputError: there is no such view, or nobody says how many planes to use.
+        """
+        camera = self.camera(view)
+        if num is None and camera.depth_num is None:
+            path = camera_path(self.camera_folder, view)
+            raise InputError(f"{path} does not say how many depth planes to use: give the number yourself.")
+        depths = camera.depth_values(num)
+        return inverse_depths(depths[0], depths[-1], len(depths)) if inverse else depths
 
     def sample(
         self, ref: int, num_sources: int, depth_num: int | None = None, size: tuple[int, int] | None = None
@@ -220,21 +293,16 @@ class Scene:
             InputError: the view has no sources, images differ in size or are tiny, a file is broken, or
                 neither the camera file nor ``depth_num`` says how many planes to use.
         """
-        views = [ref, *self._some_sources(ref, num_sources)]
-        images = self._images_of_one_size(views)  # (V, 3, H0, W0)
-        H0, W0 = images.shape[-2:]
-        W, H = size or (W0, H0)
-        if min(W, H) < STRIDE:
-            raise InputError(f"{self.image_paths[ref]} at {W} x {H} pixels is too small for a depth map.")
-        cameras = [self.camera(view).scaled(W / W0, H / H0) for view in views]
-        depth_values = self._depth_values(ref, depth_num)
+        views = self.with_sources(ref, num_sources)
+        images, cameras = zip(*(self.resized(view, size) for view in views), strict=True)
+        depth_values = self.depth_values(ref, depth_num)
         return Sample(
-            images=_resize(images, (H, W))[None],
+            images=torch.stack(images)[None],
             intrinsics=torch.stack([camera.intrinsics for camera in cameras]).float()[None],
             extrinsics=torch.stack([camera.extrinsics for camera in cameras]).float()[None],
             depth_values=depth_values.float()[None],
             depth_interval=(depth_values[1] - depth_values[0]).float()[None],
-            ground_truth=self._ground_truth(ref, (H0, W0), (H, W)),
+            ground_truth=self._ground_truth(ref, tuple(images[0].shape[-2:])),
             views=views,
         )
 
@@ -243,40 +311,14 @@ class Scene:
             raise InputError(f"{self.folder} has no view {view}.")
         return view
 
-    def _some_sources(self, view: int, num: int) -> list[int]:
-        if num < 1:
-            raise InputError(f"{self.folder} needs at least one source view for depth, not {num}.")
-        sources = self.sources(view, num)
-        if not sources:
-            raise InputError(f"{self.folder / 'pair.txt'} has no source for view {view}.")
-        return sources
-
-    def _depth_path(self, view: int) -> Path:
-        return self.folder / "depths" / f"{view:08d}.pfm"
-
-    def _images_of_one_size(self, views: list[int]) -> Tensor:
-        images = [self.image(view) for view in views]
-        for view, image in zip(views, images, strict=True):
-            if image.shape != images[0].shape:
-                (_, H, W), (_, H0, W0) = image.shape, images[0].shape
-                one, other = self.image_paths[view], self.image_paths[views[0]]
-                raise InputError(f"{one} is {W} x {H} pixels, but its reference {other} is {W0} x {H0}.")
-        return torch.stack(images)
-
-    def _depth_values(self, view: int, num: int | None) -> Tensor:
-        camera = self.camera(view)
-        if num is None and camera.depth_num is None:
-            path = _camera_path(self.folder, view)
-            raise InputError(f"{path} does not say how many depth planes to use: give the number yourself.")
-        return camera.depth_values(num)
-
-    def _ground_truth(self, view: int, stored: tuple[int, int], size: tuple[int, int]) -> Tensor | None:
+    def _ground_truth(self, view: int, size: tuple[int, int]) -> Tensor | None:
         depth = self.depth(view)
         if depth is None:
             return None
+        stored = image_size(self.image_paths[view])[::-1]
         step = _depth_step(tuple(depth.shape), stored)
         if step is None:
-            (h, w), (H, W), path = depth.shape, stored, self._depth_path(view)
+            (h, w), (H, W), path = depth.shape, stored, self.depth_paths[view]
             raise InputError(
                 f"{path} is {w} x {h} pixels, neither its image's size, {W} x {H}, nor a quarter."
             )
@@ -297,21 +339,31 @@ def _find_images(folder: Path) -> dict[int, Path]:
     return images
 
 
-def _camera_path(folder: Path, view: int) -> Path:
-    return folder / "cams" / f"{view:08d}_cam.txt"
+def _find_depths(folder: Path, views: Iterable[int]) -> dict[int, Path]:
+    paths = {view: _depth_path(folder, view) for view in views}
+    return {view: path for view, path in paths.items() if path.exists()}
+
+
+def _depth_path(folder: Path, view: int) -> Path:
+    return folder / "depths" / f"{view:08d}.pfm"
+
+
+def camera_path(folder: Path, view: int) -> Path:
+    """A view's file among a scene's cameras; all data sets in MVSNet's format name it alike."""
+    return folder / f"{view:08d}_cam.txt"
 
 
 def _camera_of(folder: Path, view: int, image_path: Path) -> Camera:
-    path = _camera_path(folder, view)
+    path = camera_path(folder, view)
     if not path.exists():
         raise InputError(f"{path} is missing, so {image_path} has no camera.")
     return read_cam(path)
 
 
-def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    if images.shape[-2:] == size:
-        return images
-    return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    if image.shape[-2:] == size:
+        return image
+    return F.interpolate(image[None], size, mode="bilinear", antialias=True).clamp(0, 1)[0]
 
 
 def _depth_step(shape: tuple[int, int], stored: tuple[int, int]) -> int | None:
@@ -364,9 +416,9 @@ def write_scene(
     with _new_folder(folder) as temporary:
         for view, image in images.items():
             write_image(temporary / "images" / f"{view:08d}{suffix}", image)
-            write_cam(_camera_path(temporary, view), cameras[view])
+            write_cam(camera_path(temporary / "cams", view), cameras[view])
         for view, depth in depths.items():
-            write_pfm(temporary / "depths" / f"{view:08d}.pfm", depth)
+            write_pfm(_depth_path(temporary, view), depth)
         write_pair(temporary / "pair.txt", pairs)
     return Scene.open(folder)
 
@@ -376,11 +428,12 @@ def _check_views(images: set[int], cameras: set[int], pairs: Pairs, depths: set[
         raise ValueError(
             f"every view needs an image and a camera; these lack one: {sorted(images ^ cameras)}"
         )
-    if strays := sorted((_named(pairs) | depths) - images):
+    if strays := sorted((named_views(pairs) | depths) - images):
         raise ValueError(f"pairs or depths name views without an image: {strays}")
 
 
-def _named(pairs: Pairs) -> set[int]:
+def named_views(pairs: Pairs) -> set[int]:
+    """All views that a pair file speaks of, as references or as sources."""
     return set(pairs).union(source for sources in pairs.values() for source, _ in sources)
 
 
