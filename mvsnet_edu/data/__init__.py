@@ -1,5 +1,8 @@
-"""Scenes on disk: file formats, view selection, scene folders and point clouds."""
+"""Scenes on disk: file formats, view selection, scene folders, data sets and point clouds."""
 
+from .blendedmvs import BlendedMVS
+from .dtu import DTU
+from .folders import SceneDataset, SceneFolders
 from .formats import (
     Camera,
     Pairs,
@@ -19,11 +22,15 @@ from .scene import Sample, Scene, write_scene
 from .views import angle_weight, baseline_angles, pair_score, select_sources, view_scores
 
 __all__ = [
+    "DTU",
+    "BlendedMVS",
     "Camera",
     "Pairs",
     "PointCloud",
     "Sample",
     "Scene",
+    "SceneDataset",
+    "SceneFolders",
     "angle_weight",
     "atomic_write",
     "baseline_angles",
