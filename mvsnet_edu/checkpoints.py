@@ -48,9 +48,12 @@ def save_network(network: nn.Module, path: str | PathLike[str], **notes: str) ->
     """
     from safetensors.torch import save_file
 
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.new")
     header = {"class": type(network).__name__, "config": json.dumps(network.config), **notes}
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    save_file(weights, path, metadata=header)
+    save_file(weights, temporary, metadata=header)
+    temporary.replace(path)  # in one step: whoever reads the file meanwhile finds the old one, whole
 
 
 def load_network(kind: type[Network], name_or_path: str | PathLike[str]) -> Network:

@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mvsnet-edu {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_depth, _add_fuse, _add_evaluate, _add_make_data):
+    for add in (_add_depth, _add_fuse, _add_evaluate, _add_make_data, _add_train):
         add(commands)
     return parser
 
@@ -147,6 +147,25 @@ def _add_make_data(commands: argparse._SubParsersAction) -> None:
     add("--views", type=_count, metavar="V", help="photographs (default: 7)")
     add("--size", type=_count, nargs=2, metavar=("W", "H"), help="in pixels (default: 640 512)")
     add("--planes", type=_count, metavar="D", help="depth planes in the camera files (default: 96)")
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "train",
+        _train,
+        "train a network",
+        "CONFIG is a TOML file, or the name of a recipe that ships: mvsnet (the weights that come with the "
+        "package) or quick (a minute on a CPU). Writes "
+        "OUT/mvsnet.safetensors, OUT/log.jsonl and what TensorBoard shows. Started again, it goes on exactly "
+        "where it was stopped. Several GPUs or machines: torchrun --nproc-per-node 4 -m mvsnet_edu train "
+        "CONFIG.",
+        "mvsnet-edu train quick --out runs/first",
+    )
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="a TOML file, or mvsnet or quick")
+    add("--out", metavar="OUT", help="the folder of the run (default: what CONFIG says, else runs/CONFIG)")
+    add("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")
 
 
 def _command(
@@ -302,6 +321,16 @@ def _make_data(options: argparse.Namespace) -> None:
         except ValueError as error:
             raise InputError(f"{folder} cannot be drawn: {error}.") from None
         print(f"{folder}: done")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from .recipe import read_recipe
+    from .training import train
+
+    recipe = read_recipe(options.config)
+    train(replace(recipe, out=options.out or recipe.out), _device(options.device))
 
 
 def _progress(items: Iterable) -> Iterable:

@@ -1,0 +1,281 @@
+"""What a training run consists of, read from a TOML file in which nothing is misspelt or impossible."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from os import PathLike
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from .errors import InputError
+from .layers import Norm
+
+__all__ = ["Recipe", "read_recipe", "shipped_recipes"]
+
+#: Where the recipes that come with the package lie.
+FOLDER = Path(__file__).parent / "recipes"
+
+Table = TypeVar("Table")
+
+
+@dataclass(frozen=True)
+class NetworkTable:
+    """[network]: see :class:`mvsnet_edu.MVSNet`."""
+
+    refine: bool = True
+    norm: Norm = "group"
+    features: Literal["paper", "unet"] = "paper"
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """[data]: see :class:`mvsnet_edu.data.synthetic.SyntheticScenes`; ``workers`` draw for each process."""
+
+    uses: int = 10
+    slots: int = 64
+    camera_error: float = 0.0
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least(1, uses=self.uses, slots=self.slots)
+        _at_least(0, camera_error=self.camera_error, workers=self.workers)
+
+
+@dataclass(frozen=True)
+class LossTable:
+    """[loss]: mvsnet_loss; ``clamp`` is the largest error of a pixel, in intervals (0: none)."""
+
+    clamp: float = 0.0
+
+    def __post_init__(self) -> None:
+        _at_least(0, clamp=self.clamp)
+
+
+@dataclass(frozen=True)
+class OptimizerTable:
+    """[optimizer]: ``clip`` limits the gradient's norm, ``ema`` averages the weights (0: neither)."""
+
+    kind: Literal["adamw", "rmsprop"] = "adamw"
+    weight_decay: float = 0.01
+    clip: float = 2.0
+    ema: float = 0.999
+
+    def __post_init__(self) -> None:
+        _at_least(0, weight_decay=self.weight_decay, clip=self.clip, ema=self.ema)
+        if self.ema >= 1:
+            raise ValueError(f"ema must be below 1, not {self.ema}")
+
+
+@dataclass(frozen=True)
+class StageTable:
+    """[[stage]]: steps with one kind of batch and one course of the learning rate.
+
+    ``batch`` counts samples of one process; ``accumulate`` batches make a step; ``views`` lists the numbers
+    of views that a batch may have, repeated as often as they are wanted.
+    """
+
+    steps: int
+    rate: float
+    schedule: Literal["cosine", "exponential"] = "cosine"
+    warm_up: int = 0
+    batch: int = 1
+    accumulate: int = 1
+    views: tuple[int, ...] = (3,)
+    size: tuple[int, int] = (160, 128)
+    depth_num: int = 48
+
+    def __post_init__(self) -> None:
+        _at_least(1, steps=self.steps, batch=self.batch, accumulate=self.accumulate)
+        _at_least(0, warm_up=self.warm_up)
+        _at_least(2, depth_num=self.depth_num, views=min(self.views, default=0))
+        _at_least(32, size=min(self.size))
+        if not self.rate > 0:
+            raise ValueError(f"rate must be positive, not {self.rate}")
+
+
+@dataclass(frozen=True)
+class ValidationTable:
+    """[validation]: every so many steps (0: at the end only), on so many samples that training never sees."""
+
+    every: int = 500
+    samples: int = 20
+
+    def __post_init__(self) -> None:
+        _at_least(0, every=self.every)
+        _at_least(1, samples=self.samples)
+
+
+@dataclass(frozen=True)
+class ComputeTable:
+    """[compute]: precision, and whether activations are computed again instead of kept."""
+
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a training run does.
+
+    Args:
+        stage: one after the other.
+        seed: of the weights and of the samples.
+        out: the run's folder; runs/NAME if None.
+        start_from: weights to start from, a name or a file; fresh ones if None.
+        report: steps between two lines of the log, and between two checkpoints.
+
+    >>> read_recipe("mvsnet").optimizer.kind
+    'adamw'
+    """
+
+    stage: tuple[StageTable, ...]
+    seed: int = 0
+    out: str | None = None
+    start_from: str | None = None
+    report: int = 100
+    network: NetworkTable = field(default_factory=NetworkTable)
+    data: DataTable = field(default_factory=DataTable)
+    loss: LossTable = field(default_factory=LossTable)
+    optimizer: OptimizerTable = field(default_factory=OptimizerTable)
+    validation: ValidationTable = field(default_factory=ValidationTable)
+    compute: ComputeTable = field(default_factory=ComputeTable)
+
+    def __post_init__(self) -> None:
+        _at_least(1, report=self.report, stages=len(self.stage))
+
+    @property
+    def steps(self) -> int:
+        """Of all stages together."""
+        return sum(stage.steps for stage in self.stage)
+
+    def changed(self, before: Mapping[str, Any]) -> str | None:
+        """The first setting that a stopped run may not go on with.
+
+        What is only watched, or how fast samples come, may change, and stages may be added.
+
+        Args:
+            before: the earlier recipe, as ``dataclasses.asdict`` gives it.
+
+        Returns:
+            its name, such as "optimizer.clip"; None if the run can go on.
+        """
+        now = _flat(asdict(self))
+        harmless = ("out", "report", "data.workers", "validation.every", "validation.samples")
+        wanted = {name: value for name, value in _flat(before).items() if name not in harmless}
+        return next((name for name, value in wanted.items() if now.get(name) != value), None)
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package.
+
+    >>> "quick" in shipped_recipes()
+    True
+    """
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def read_recipe(name_or_path: str | PathLike[str]) -> Recipe:
+    """Read a recipe and check every key and every value.
+
+    Args:
+        name_or_path: a name out of :func:`shipped_recipes`, or a TOML file.
+
+    Returns:
+        the recipe; its ``out`` is filled in.
+
+    Raises:
+        InputError: if there is no such file, or a key or a value in it is wrong.
+
+    Source: ours.
+
+    >>> read_recipe("mvsnet").out
+    'runs/mvsnet'
+    """
+    path = FOLDER / f"{name_or_path}.toml"
+    path = path if path.is_file() else Path(name_or_path)
+    table = {"out": f"runs/{path.stem}", **_load(path)}
+    return _build(Recipe, table, str(path), "")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        try:
+            import tomli as tomllib
+        except ImportError:
+            raise InputError('Recipes need "tomli": pip install "mvsnet_edu[train]".') from None
+    if not path.is_file():
+        raise InputError(f"{path}: no such recipe; the names that ship are {', '.join(shipped_recipes())}")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # broken TOML, or no UTF-8
+        raise InputError(f"{path}: no TOML file ({error})") from None
+
+
+def _build(kind: type[Table], table: Any, path: str, prefix: str) -> Table:
+    """A dataclass from a table of the file; ``prefix`` is where the table stands, such as "optimizer."."""
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: {prefix.rstrip('.')} must be a table, not {table!r}")
+    hints = get_type_hints(kind)
+    for key in table:
+        if key not in hints:
+            raise InputError(f"{path}: unknown key {prefix}{key}; there are {', '.join(hints)}")
+    for each in fields(kind):
+        if each.name not in table and each.default is each.default_factory:  # neither: both are MISSING
+            raise InputError(f"{path}: {prefix}{each.name} is missing")
+    values = {key: _value(hints[key], value, path, prefix + key) for key, value in table.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise InputError(f"{path}: {prefix}{error}") from None
+
+
+def _value(kind: Any, value: Any, path: str, name: str) -> Any:
+    """A value of the file as the type that its field asks for."""
+    if is_dataclass(kind):
+        return _build(kind, value, path, f"{name}.")
+    origin, options = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if value in options and isinstance(value, str):
+            return value
+        raise InputError(f"{path}: {name} must be one of {', '.join(options)}, not {value!r}")
+    if origin is tuple:
+        return _tuple(options, value, path, name)
+    kinds = options if origin in (Union, UnionType) else (kind,)
+    if float in kinds and type(value) is int:
+        return float(value)
+    if type(value) not in kinds or value in (math.inf, -math.inf):  # not isinstance: True is an int there
+        raise InputError(f"{path}: {name} must be {NAMES[kinds[0]]}, not {value!r}")
+    return value
+
+
+NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def _tuple(kinds: tuple, value: Any, path: str, name: str) -> tuple:
+    count = None if kinds[-1] is Ellipsis else len(kinds)
+    if not isinstance(value, list) or (count and len(value) != count):
+        raise InputError(f"{path}: {name} must be a list{f' of {count}' if count else ''}, not {value!r}")
+    return tuple(_value(kinds[0], each, path, f"{name}[{k}]") for k, each in enumerate(value))
+
+
+def _at_least(low: float, **values: float) -> None:
+    for name, value in values.items():
+        if not value >= low:
+            raise ValueError(f"{name} must be at least {low}, not {value}")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested tables and lists by their dotted names."""
+    if not isinstance(tree, (Mapping, list, tuple)):
+        return {prefix: tree}
+    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
+    flat: dict[str, Any] = {}
+    for key, value in items:
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
