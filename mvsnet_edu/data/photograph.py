@@ -77,15 +77,17 @@ def blur(images: Tensor, sigmas: Tensor, angles: Tensor) -> Tensor:
     return F.conv2d(padded, kernels[:, None], groups=V * C).view(V, C, H, W)
 
 
-#: Steps of the brightness that JPEG keeps, for the 8 x 8 waves, at quality 50 (ITU-T T.81, table K.1).
-_STEPS = torch.tensor(
+#: Steps of brightness and colour that JPEG keeps at quality 50, by wave (ITU-T T.81, tables K.1 and K.2).
+_STEPS = torch.full((2, 8, 8), 99)
+_STEPS[0] = torch.tensor(
     [
-        [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55], [14, 13, 16, 24, 40, 57, 69, 56],
-        [14, 17, 22, 29, 51, 87, 80, 62], [18, 22, 37, 56, 68, 109, 103, 77],
-        [24, 35, 55, 64, 81, 104, 113, 92], [49, 64, 78, 87, 103, 121, 120, 101],
-        [72, 92, 95, 98, 112, 100, 103, 99],
+        [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56], [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99],
     ]
 )  # fmt: skip
+_STEPS[1, :4, :4] = torch.tensor([[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]])
 _YCC = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 
 
@@ -108,8 +110,8 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
     blocks = x.unflatten(3, (-1, 8)).unflatten(2, (-1, 8))  # (V, 3, H/8, 8, W/8, 8)
     waves = torch.einsum("iy,jx,vchywx->vchiwj", wave, wave, blocks)
     factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50).to(images).view(V, 1, 1, 1, 1, 1)
-    steps = (_STEPS.to(images)[:, None, :] * factor).clamp(min=1)
-    steps = steps * torch.tensor([1, 1.5, 1.5]).to(images).view(3, 1, 1, 1, 1)  # colour is rounded more
+    steps = _STEPS[[0, 1, 1]].to(images)[:, None, :, None, :]  # (3, 1, 8, 1, 8), as blocks lie in waves
+    steps = (steps * factor).round().clamp(1, 255)
     waves = (waves / steps).round() * steps
     x = torch.einsum("iy,jx,vchiwj->vchywx", wave, wave, waves).flatten(4, 5).flatten(2, 3)[..., :H, :W]
     x = torch.einsum("ij,vjhw->vihw", torch.linalg.inv(ycc), x)

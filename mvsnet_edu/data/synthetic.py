@@ -269,7 +269,7 @@ def random_views(seed: int, views: int, size: tuple[int, int], device: str = "cp
         device: where to draw; the results lie there, too.
 
     Returns:
-        images, cameras and depths. Every view sees something in at least a third of its pixels.
+        images, cameras and depths. Every view sees something in a third of its pixels or more.
 
     Source: ours.
     """
@@ -281,8 +281,8 @@ def random_views(seed: int, views: int, size: tuple[int, int], device: str = "cp
         extrinsics = hand_held(dice, views, focal).to(device, torch.float32)
         small = scale_intrinsics(intrinsics, 0.25)
         depths = torch.stack([cast(world, small, E, quarter) for E in extrinsics])
-        if (depths > 0).float().mean(dim=(1, 2)).min() > 1 / 3:
-            break
+        if (depths > 0).float().mean(dim=(1, 2)).min() > 1 / 3 and depths[depths > 0].min() > 0.1:
+            break  # no camera looks at the sky, and none stands inside a hill
     lights = dice.integer(0, 1)  # shadows in every other scene: they take half of the time
     images = torch.stack([render(world, intrinsics, E, size, 2, lights) for E in extrinsics])
     return Shots(images, intrinsics, extrinsics, depths)

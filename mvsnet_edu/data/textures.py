@@ -51,7 +51,7 @@ def wild_texture(dice: Dice, size: float) -> Texture:
         dice: draws it.
         size: of the solid, in world units.
     """
-    roughness = dice.power(0.05, 0.8)
+    roughness = dice.power(0.08, 0.8)
     gloss = dice.number(0, 0.4) if dice.chance(0.3) else 0.0
     pattern = dice.choice(tuple(PATTERNS))
     texture = noise_texture(dice, size, pattern, _colors(dice, 2), roughness, gloss)
@@ -70,7 +70,7 @@ def _colors(dice: Dice, count: int) -> Tensor:
     """RGB (count, 3), more or less grey, with more or less contrast."""
     colors = dice.uniform(0.05, 0.95, count, 3)
     colors = torch.lerp(colors.mean(dim=1, keepdim=True).expand(count, 3), colors, dice.number(0, 1))
-    return torch.lerp(colors[:1].expand(count, 3), colors, dice.number(0.15, 1))
+    return torch.lerp(colors[:1].expand(count, 3), colors, dice.number(0.3, 1))
 
 
 def leaves(dice: Dice, size: int = SIZE) -> Tensor:

@@ -197,7 +197,7 @@ def _street(dice: Dice) -> list[Solid]:
     solids = [ground(wild_texture(dice, 1.5), dice.number(-0.3, 0.2))]
     solids.append(upright(wild_texture(dice, 3.0), dice.power(2.5, 12)))
     for side in dice.choice(((-1,), (1,), (-1, 1))):
-        spin = rotation(vector(0, 0, 1), side * dice.number(1.1, 1.6)) @ UPRIGHT
+        spin = rotation(vector(0, 0, 1), -side * dice.number(1.1, 1.6)) @ UPRIGHT
         wall = Solid(
             "plane", vector(side * dice.number(0.6, 1.6), 0, 0), vector(1, 1, 1), spin, wild_texture(dice, 2)
         )
