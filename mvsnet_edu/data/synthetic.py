@@ -388,7 +388,7 @@ class SyntheticScenes(Dataset):
 
     def _shots(self, slot: int, round: int) -> Shots:
         """The scene that a slot holds in a round; slots change theirs in turn."""
-        scene = (round + slot * self.uses // self.slots) // self.uses * self.slots + slot
+        scene = (round + slot) // self.uses * self.slots + slot
         if self._drawn.get(slot, (-1,))[0] != scene:
             shots = random_views(self.seed + scene, self.views, self.size, self.device)
             self._drawn[slot] = scene, shots

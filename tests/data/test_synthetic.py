@@ -133,6 +133,7 @@ def test_scenes_serve_several_samples_and_slots_change_theirs_in_turn(monkeypatc
         samples = [scenes[n] for n in range(start, start + 6)]
         counts.append(len(drawn) - before)
     assert counts[0] == 6 and set(counts[1:]) == {2}  # a third of the slots in each round
+    assert {(b - a) % 6 for a, b in zip(drawn[6::2], drawn[7::2], strict=True)} == {3}  # evenly, not at once
     assert len(set(drawn)) == len(drawn)  # no scene is ever drawn again
     assert not torch.equal(samples[0].images, samples[1].images)
 
