@@ -70,9 +70,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mvsnet-edu {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_depth, _add_fuse, _add_evaluate, _add_make_data, _add_train):
+    for add in (_add_colmap, _add_depth, _add_fuse, _add_evaluate, _add_make_data, _add_train):
         add(commands)
     return parser
+
+
+def _add_colmap(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "colmap",
+        _colmap,
+        "turn a COLMAP model into a scene",
+        "DENSE is what COLMAP's image_undistorter writes: images/ and a model, binary or text, in sparse/. "
+        "The sparse points give each view its sources, its depth range and its number of depth planes.",
+        "mvsnet-edu colmap my_workspace/dense my_scene",
+    )
+    add = parser.add_argument
+    add("dense", type=Path, metavar="DENSE", help="the folder with images/ and sparse/")
+    add("scene", type=Path, metavar="SCENE", help="a new folder")
+    add("--sources", type=_count, default=10, metavar="N", help="source views to list for each view")
+    add("--planes", type=_count, metavar="D", help="depth planes (default: a pixel apart, 32 to 256)")
 
 
 def _add_depth(commands: argparse._SubParsersAction) -> None:
@@ -225,6 +242,13 @@ def _positive(word: str) -> float:
 
 
 # --- what the commands do ----------------------------------------------------------------------------
+
+
+def _colmap(options: argparse.Namespace) -> None:
+    from .data.colmap import scene_from_colmap
+
+    scene = scene_from_colmap(options.dense, options.scene, options.sources, options.planes)
+    print(f"{options.scene}: {len(scene.views)} views, {len(scene.references)} of them with sources")
 
 
 def _depth(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Scenes on disk: file formats, view selection, scene folders, data sets and point clouds."""
 
 from .blendedmvs import BlendedMVS
+from .colmap import SparseModel, cover, read_model, scene_from_colmap
 from .dtu import DTU
 from .folders import SceneDataset, SceneFolders
 from .formats import (
@@ -19,7 +20,15 @@ from .formats import (
 )
 from .ply import PointCloud, read_ply, write_ply
 from .scene import Sample, Scene, write_scene
-from .views import angle_weight, baseline_angles, pair_score, select_sources, view_scores
+from .views import (
+    angle_weight,
+    baseline_angles,
+    depth_range,
+    pair_score,
+    plane_count,
+    select_sources,
+    view_scores,
+)
 
 __all__ = [
     "DTU",
@@ -31,16 +40,22 @@ __all__ = [
     "Scene",
     "SceneDataset",
     "SceneFolders",
+    "SparseModel",
     "angle_weight",
     "atomic_write",
     "baseline_angles",
+    "cover",
+    "depth_range",
     "image_size",
     "pair_score",
+    "plane_count",
     "read_cam",
     "read_image",
+    "read_model",
     "read_pair",
     "read_pfm",
     "read_ply",
+    "scene_from_colmap",
     "select_sources",
     "view_scores",
     "write_cam",

@@ -1,7 +1,8 @@
-"""View selection: which source views help most to see the depth of a reference view."""
+"""View selection: which source views help a reference view most, and at which depths to look."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +11,15 @@ from torch import Tensor
 
 from .formats import Pairs
 
-__all__ = ["angle_weight", "baseline_angles", "pair_score", "select_sources", "view_scores"]
+__all__ = [
+    "angle_weight",
+    "baseline_angles",
+    "depth_range",
+    "pair_score",
+    "plane_count",
+    "select_sources",
+    "view_scores",
+]
 
 BEST_ANGLE, SIGMA_BELOW, SIGMA_ABOVE = 5.0, 1.0, 10.0  # degrees; the paper's theta_0, sigma_1 and sigma_2
 
@@ -126,3 +135,56 @@ def select_sources(scores: Tensor, num: int = 10, ids: Sequence[int] | None = No
         ids[i]: [(ids[j], others[i, j].item()) for j in best if others[i, j] > 0]
         for i, best in enumerate(order.tolist())
     }
+
+
+def depth_range(depths: Tensor, margin: float = 0.1) -> tuple[float, float]:
+    """The depths between which a view's surfaces lie, from the sparse points that it sees.
+
+    The nearest and the farthest percent do not count: a few sparse points are always wrong. What remains is
+    widened, since surfaces without texture have no sparse points: at the far end by a share of the range of
+    the depth, at the near end by the same share of the range of 1 / depth, so that the result stays positive.
+
+    Args:
+        depths: (N,) positive, at least one.
+        margin: the share by which the range grows at either end.
+
+    Returns:
+        the least and the greatest depth, never equal.
+
+    Source: ``colmap2mvsnet.py:processing_single_scene`` for the percentiles; it has no margin.
+
+    >>> depth_range(torch.linspace(2, 4, 101), margin=0)
+    (2.0199..., 3.9800...)
+    >>> depth_range(torch.tensor([3.0]))
+    (2.96..., 3.03...)
+    """
+    percentiles = depths.double().quantile(depths.new_tensor([0.01, 0.99]).double())
+    near, far = percentiles.tolist()
+    if far - near < 0.01 * near:  # a plane seen from the front, or a single point
+        near, far = near / 1.01, far * 1.01
+    return 1 / (1 / near + margin * (1 / near - 1 / far)), far + margin * (far - near)
+
+
+def plane_count(near: float, far: float, focal: float, least: int = 32, most: int = 256) -> int:
+    """How many planes a range needs so that neighbouring ones are about a pixel apart.
+
+    One pixel at the nearest plane spans near / focal in the world. Evenly divided in 1 / depth, the range has
+    as many planes as make a step of that size at the near end.
+
+    Args:
+        near: the least depth.
+        far: the greatest depth, in the same unit.
+        focal: focal length in pixels.
+        least: a smaller number is raised to it; a multiple of 8.
+        most: a greater number is cut to it; a multiple of 8.
+
+    Returns:
+        the number, rounded up to a multiple of 8, which is what the 3D U-Net works on.
+
+    Source: ``colmap2mvsnet.py:processing_single_scene``, which writes it as a fraction and without bounds.
+
+    >>> plane_count(2.0, 4.0, focal=300.0), plane_count(2.0, 40.0, focal=3000.0)
+    (152, 256)
+    """
+    needed = (1 - near / far) * (focal + 1)  # (1/near - 1/far) / (1/near - 1/(near + near/focal)), simplified
+    return min(max(8 * math.ceil(needed / 8), least), most)
