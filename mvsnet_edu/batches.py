@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from .data.blendedmvs import BlendedMVS
+from .data.dtu import DTU
+from .data.folders import SceneFolders
 from .data.scene import Sample
-from .errors import InputError
+from .data.synthetic import SyntheticScenes
+from .recipe import DataTable, Recipe, StageTable
 
-__all__ = ["Batches", "Samples", "collate", "load"]
+__all__ = [
+    "Batches",
+    "Samples",
+    "collate",
+    "held_out_batches",
+    "load",
+    "spare_workers",
+    "training_batches",
+]
 
 
 class Samples(Protocol):
@@ -77,7 +90,7 @@ def collate(samples: list[Sample], views: int) -> Sample:
     """One batch of several, with the first so many views of each.
 
     Args:
-        samples: of one size and one number of depth hypotheses.
+        samples: with ground truth, of one size and one number of depth hypotheses.
         views: how many views to keep.
 
     Returns:
@@ -89,8 +102,6 @@ def collate(samples: list[Sample], views: int) -> Sample:
     def stack(name: str) -> Tensor:
         return torch.cat([getattr(sample, name) for sample in samples])
 
-    if any(sample.ground_truth is None for sample in samples):
-        raise InputError("A sample has no ground truth to train with.")
     return Sample(
         images=stack("images")[:, :views],
         intrinsics=stack("intrinsics")[:, :views],
@@ -100,6 +111,94 @@ def collate(samples: list[Sample], views: int) -> Sample:
         ground_truth=stack("ground_truth"),
         views=list(range(views)),
     )
+
+
+def training_batches(recipe: Recipe, stage: StageTable, rank: int = 0, ranks: int = 1) -> Batches:
+    """What a stage learns from.
+
+    Args:
+        recipe: says which data.
+        stage: one of its stages.
+        rank: number of this process.
+        ranks: how many there are.
+
+    Returns:
+        its batches.
+
+    Raises:
+        InputError: if the data are not there.
+
+    Source: ours.
+    """
+    data, shape = recipe.data, (max(stage.views), stage.depth_num, stage.size)
+    if data.kind == "generated":
+        samples = _generated(recipe.seed, *shape, data.uses, data.slots, data.camera_error)
+    else:
+        samples = _finite(data, "train", *shape)
+    shuffle = data.kind != "generated"
+    return Batches(samples, stage.batch, stage.views, recipe.seed, shuffle, rank, ranks)
+
+
+def held_out_batches(recipe: Recipe, rank: int = 0, ranks: int = 1) -> Batches:
+    """What a run is validated on: samples of the last stage's kind, one by one, that no training ever sees.
+
+    Args:
+        recipe: says which data.
+        rank: number of this process.
+        ranks: how many there are.
+
+    Returns:
+        batches of one; of finite sets in mixed order, the same for every seed.
+
+    Raises:
+        InputError: if the data are not there.
+
+    Source: ours.
+    """
+    stage, data = recipe.stage[-1], recipe.data
+    views = max(stage.views)
+    shape = views, stage.depth_num, stage.size
+    if data.kind == "generated":
+        count = recipe.validation.samples
+        samples = _generated(SyntheticScenes.HELD_OUT, *shape, uses=1, slots=count)  # it keeps them
+    else:
+        samples = _finite(data, "val", *shape)
+    return Batches(samples, 1, (views,), 0, data.kind != "generated", rank, ranks)
+
+
+def _generated(
+    seed: int, views: int, depth_num: int, size: tuple[int, int], uses: int, slots: int, error: float = 0.0
+) -> Samples:
+    return SyntheticScenes(seed, size, depth_num, views, uses, slots, error)
+
+
+def _finite(data: DataTable, split: str, views: int, depth_num: int, size: tuple[int, int] | None) -> Samples:
+    if data.kind == "scenes":
+        folder = data.root if split == "train" else data.held_out
+        return SceneFolders(folder, views, depth_num, size, with_depth=True)
+    kinds = {"dtu": DTU, "blendedmvs": BlendedMVS}
+    return kinds[data.kind](data.root, split, views, depth_num, size)
+
+
+def spare_workers(batches: Batches, processes: int = 1) -> int:
+    """How many processes may draw or read samples for each training process of this machine.
+
+    Scenes that are drawn serve several samples, ``slots`` apart: these must come to the same process, or each
+    draws the scene anew.
+
+    Args:
+        batches: what they are to draw or read.
+        processes: training processes on this machine.
+
+    Returns:
+        at most as many as there are cores left, at least 1.
+
+    Source: ours.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    spare = max(1, cores // processes - 1)
+    slots = getattr(batches.samples, "slots", 0)  # 0 is a multiple of everything
+    return max(w for w in range(1, spare + 1) if w == 1 or slots % (batches.ranks * batches.size * w) == 0)
 
 
 def load(batches: Batches, numbers: Sequence[int], workers: int) -> Iterator[Sample]:
@@ -116,9 +215,10 @@ def load(batches: Batches, numbers: Sequence[int], workers: int) -> Iterator[Sam
     Source: ours.
     """
     own = torch.Generator()  # the loader throws a die, which must not be the network's
-    ahead = {"prefetch_factor": 8, "worker_init_fn": _deaf} if workers else {}
     how = {"batch_size": None, "num_workers": workers, "generator": own}
-    return iter(DataLoader(batches, sampler=numbers, **how, **ahead))
+    if workers:
+        how |= {"prefetch_factor": max(2, 16 // workers), "worker_init_fn": _deaf}
+    return iter(DataLoader(batches, sampler=numbers, **how))
 
 
 def _deaf(worker: int) -> None:

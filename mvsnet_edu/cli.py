@@ -173,15 +173,16 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         _train,
         "train a network",
         "CONFIG is a TOML file, or the name of a recipe that ships: mvsnet (the weights that come with the "
-        "package) or quick (a minute on a CPU). Writes "
+        "package), paper (the paper's training, on DTU) or quick (a minute on a CPU). Writes "
         "OUT/mvsnet.safetensors, OUT/log.jsonl and what TensorBoard shows. Started again, it goes on exactly "
         "where it was stopped. Several GPUs or machines: torchrun --nproc-per-node 4 -m mvsnet_edu train "
         "CONFIG.",
         "mvsnet-edu train quick --out runs/first",
     )
     add = parser.add_argument
-    add("config", metavar="CONFIG", help="a TOML file, or mvsnet or quick")
+    add("config", metavar="CONFIG", help="a TOML file, or mvsnet, paper or quick")
     add("--out", metavar="OUT", help="the folder of the run (default: what CONFIG says, else runs/CONFIG)")
+    add("--root", metavar="FOLDER", help="where the data set lies (default: what CONFIG says)")
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")
 
 
@@ -354,7 +355,11 @@ def _train(options: argparse.Namespace) -> None:
     from .training import train
 
     recipe = read_recipe(options.config)
-    train(replace(recipe, out=options.out or recipe.out), _device(options.device))
+    try:
+        data = replace(recipe.data, root=options.root or recipe.data.root)
+    except ValueError as error:
+        raise InputError(f"--root cannot be used with {options.config}: {error}.") from None
+    train(replace(recipe, out=options.out or recipe.out, data=data), _device(options.device))
 
 
 def _progress(items: Iterable) -> Iterable:

@@ -33,16 +33,29 @@ class NetworkTable:
 
 @dataclass(frozen=True)
 class DataTable:
-    """[data]: see :class:`mvsnet_edu.data.synthetic.SyntheticScenes`; ``workers`` draw for each process."""
+    """[data]: what to learn from.
 
+    ``root`` is the folder of DTU or BlendedMVS, or a folder of scene folders, and ``held_out`` one of other
+    scene folders, to validate on. ``uses``, ``slots`` and ``camera_error`` are those of
+    :class:`mvsnet_edu.data.synthetic.SyntheticScenes`. ``workers`` processes draw or read samples for each
+    training process; by default as many as there are cores to spare.
+    """
+
+    kind: Literal["generated", "dtu", "blendedmvs", "scenes"] = "generated"
+    root: str | None = None
+    held_out: str | None = None
     uses: int = 10
     slots: int = 64
     camera_error: float = 0.0
-    workers: int = 1
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         _at_least(1, uses=self.uses, slots=self.slots)
-        _at_least(0, camera_error=self.camera_error, workers=self.workers)
+        _at_least(0, camera_error=self.camera_error, workers=self.workers or 0)
+        for name, kinds in (("root", ("dtu", "blendedmvs", "scenes")), ("held_out", ("scenes",))):
+            if (vars(self)[name] is not None) != (self.kind in kinds):
+                problem = "is missing" if self.kind in kinds else "has no meaning"
+                raise ValueError(f'{name} {problem} for kind = "{self.kind}"')
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,8 @@ class StageTable:
     """[[stage]]: steps with one kind of batch and one course of the learning rate.
 
     ``batch`` counts samples of one process; ``accumulate`` batches make a step; ``views`` lists the numbers
-    of views that a batch may have, repeated as often as they are wanted.
+    of views that a batch may have, repeated as often as they are wanted. Images are drawn at ``size`` (width,
+    height), or resized to it; without it, those of a data set stay as they are.
     """
 
     steps: int
@@ -85,14 +99,14 @@ class StageTable:
     batch: int = 1
     accumulate: int = 1
     views: tuple[int, ...] = (3,)
-    size: tuple[int, int] = (160, 128)
+    size: tuple[int, int] | None = None
     depth_num: int = 48
 
     def __post_init__(self) -> None:
         _at_least(1, steps=self.steps, batch=self.batch, accumulate=self.accumulate)
         _at_least(0, warm_up=self.warm_up)
         _at_least(2, depth_num=self.depth_num, views=min(self.views, default=0))
-        _at_least(32, size=min(self.size))
+        _at_least(32, size=min(self.size or (32,)))
         if not self.rate > 0:
             raise ValueError(f"rate must be positive, not {self.rate}")
 
@@ -145,7 +159,9 @@ class Recipe:
     compute: ComputeTable = field(default_factory=ComputeTable)
 
     def __post_init__(self) -> None:
-        _at_least(1, report=self.report, stages=len(self.stage))
+        _at_least(1, report=self.report, stage=len(self.stage))
+        if self.data.kind == "generated" and any(stage.size is None for stage in self.stage):
+            raise ValueError("stage.size is missing: generated scenes have none of their own")
 
     @property
     def steps(self) -> int:
@@ -164,7 +180,15 @@ class Recipe:
             its name, such as "optimizer.clip"; None if the run can go on.
         """
         now = _flat(asdict(self))
-        harmless = ("out", "report", "data.workers", "validation.every", "validation.samples")
+        harmless = (
+            "out",
+            "report",
+            "data.root",
+            "data.held_out",
+            "data.workers",
+            "validation.every",
+            "validation.samples",
+        )
         wanted = {name: value for name, value in _flat(before).items() if name not in harmless}
         return next((name for name, value in wanted.items() if now.get(name) != value), None)
 
@@ -172,8 +196,8 @@ class Recipe:
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package.
 
-    >>> "quick" in shipped_recipes()
-    True
+    >>> shipped_recipes()
+    ['mvsnet', 'paper', 'quick']
     """
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
@@ -240,17 +264,18 @@ def _value(kind: Any, value: Any, path: str, name: str) -> Any:
     if is_dataclass(kind):
         return _build(kind, value, path, f"{name}.")
     origin, options = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):  # X | None: a key without a value is left out
+        return _value(options[0], value, path, name)
     if origin is Literal:
         if value in options and isinstance(value, str):
             return value
         raise InputError(f"{path}: {name} must be one of {', '.join(options)}, not {value!r}")
     if origin is tuple:
         return _tuple(options, value, path, name)
-    kinds = options if origin in (Union, UnionType) else (kind,)
-    if float in kinds and type(value) is int:
+    if kind is float and type(value) is int:
         return float(value)
-    if type(value) not in kinds or value in (math.inf, -math.inf):  # not isinstance: True is an int there
-        raise InputError(f"{path}: {name} must be {NAMES[kinds[0]]}, not {value!r}")
+    if type(value) is not kind or value in (math.inf, -math.inf):  # not isinstance: True is an int there
+        raise InputError(f"{path}: {name} must be {NAMES[kind]}, not {value!r}")
     return value
 
 

@@ -10,6 +10,7 @@ import torch
 
 from mvsnet_edu import MVSNet
 from mvsnet_edu.data.synthetic import SyntheticScenes
+from mvsnet_edu.optimization import learning_rate
 from mvsnet_edu.recipe import (
     DataTable,
     LossTable,
@@ -18,7 +19,7 @@ from mvsnet_edu.recipe import (
     StageTable,
     ValidationTable,
 )
-from mvsnet_edu.training import evaluate, learning_rate, train
+from mvsnet_edu.training import evaluate, train
 
 SMALL = {"size": (64, 48), "depth_num": 16}
 STAGE = StageTable(steps=4, rate=1e-3, warm_up=2, batch=2, views=(2, 3), **SMALL)
