@@ -55,20 +55,23 @@ class BlendedMVS(SceneDataset):
         masked: bool = True,
     ):
         suffix = "_masked.jpg" if masked else ".jpg"
-        scenes = [_scene(Path(root) / name, suffix) for name in _listed(Path(root), split)]
+        scenes = [_scene(folder, suffix) for folder in _listed(Path(root), split)]
         super().__init__(scenes, views, depth_num, size)
 
 
-def _listed(root: Path, split: str) -> list[str]:
+def _listed(root: Path, split: str) -> list[Path]:
     paths = [root / name for name in LISTS.get(split, (split,))]
     path = next((path for path in paths if path.is_file()), paths[0])
     try:
-        names = path.read_text(encoding="utf-8").split()
+        folders = [root / name for name in path.read_text(encoding="utf-8").split()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {reason(error)}.") from error
-    if not names:
+    if not folders:
         raise InputError(f"{path} lists no scenes.")
-    return names
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{path} lists the scene {folder.name}, but there is no folder {folder}.")
+    return folders
 
 
 def _scene(folder: Path, suffix: str) -> Scene:

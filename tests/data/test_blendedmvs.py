@@ -138,7 +138,12 @@ def test_a_missing_file_is_named_at_once(root, path):
 
 
 def test_broken_lists_are_named(root):
-    for content, message in (("", "lists no scenes"), (b"\xff\xfe\x00", "cannot be read")):
+    broken = {
+        "": "lists no scenes",
+        b"\xff\xfe\x00": "cannot be read",
+        f"{SHIP} x1": "lists the scene x1, but",
+    }
+    for content, message in broken.items():
         write(root / "validation_list.txt", content)
         with pytest.raises(InputError, match=f"validation_list.txt {message}"):
             BlendedMVS(root, "val")

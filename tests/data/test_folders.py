@@ -74,6 +74,8 @@ def test_ranges_of_cameras(root, tail, options, near, far):
     assert planes_of(samples).shape == (num,)
     np.testing.assert_allclose(planes_of(samples).numpy(), np.linspace(near, far, num), rtol=1e-6)
     assert samples[0].depth_interval.item() == pytest.approx((far - near) / (num - 1), rel=1e-5)
+    scene, reference = samples.samples[0]
+    assert scene.camera(reference).depth_max in (None, pytest.approx(far))
 
 
 def test_a_farthest_depth_is_not_taken_for_an_interval(root):
