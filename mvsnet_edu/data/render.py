@@ -55,7 +55,7 @@ class Texture:
         if self.picture is not None:
             return _periodic(self.picture, points / self.scale @ self.across) * (1 + octaves)
         share = PATTERNS[self.pattern](points / self.scale, octaves[:, :1]).clamp(0, 1)  # (N, 1)
-        colors = self.colors.to(points.dtype)
+        colors = self.colors.to(points)
         return torch.lerp(colors[0], colors[1], share) * (1 + octaves)
 
 
@@ -270,7 +270,7 @@ def _rays(
 ) -> tuple[Tensor, Tensor]:
     """Origins and directions (N, 3), N = height * width * samples^2, with z = 1 in the camera."""
     width, height = size[0] * samples, size[1] * samples
-    x = pixel_grid(height, width, dtype=intrinsics.dtype).view(-1, 2) / samples
+    x = pixel_grid(height, width, dtype=intrinsics.dtype, device=intrinsics.device).view(-1, 2) / samples
     x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
     directions = x @ torch.linalg.inv(intrinsics).T @ extrinsics[:3, :3]  # R^T K^-1 x, as rows
     return camera_center(extrinsics).expand_as(directions), directions
@@ -296,7 +296,7 @@ def _meet(solid: Solid, origins: Tensor, directions: Tensor) -> Tensor:
 def _shade(world: World, origins: Tensor, directions: Tensor, lights: int) -> Tensor:
     depth, index = _nearest(world, origins, directions)
     index = torch.where(depth.isfinite(), index, -1)
-    sky = world.sky.to(origins.dtype).expand_as(origins)
+    sky = world.sky.to(origins).expand_as(origins)
     colors = sky.clone() if world.clouds is None else world.clouds.color(F.normalize(directions, dim=-1))
     for number, solid in enumerate(world.solids):
         seen = (index == number).nonzero().squeeze(1)
@@ -308,7 +308,7 @@ def _shade(world: World, origins: Tensor, directions: Tensor, lights: int) -> Te
 
 def _lit(world: World, solid: Solid, points: Tensor, directions: Tensor, lights: int) -> Tensor:
     """Lambert's law, a highlight, and shadows."""
-    light, normal = world.light.to(points.dtype), solid.normal(points)
+    light, normal = world.light.to(points), solid.normal(points)
     facing = (normal @ light).clamp(min=0) * _unshadowed(world, points, normal, lights)  # (M,)
     half_way = F.normalize(light - F.normalize(directions, dim=-1), dim=-1)
     highlight = solid.texture.gloss * facing * (normal * half_way).sum(-1).clamp(min=0) ** 40
@@ -323,7 +323,7 @@ def _unshadowed(world: World, points: Tensor, normal: Tensor, lights: int) -> Te
         return torch.ones_like(points[:, 0])
     start = points + normal * 1e-3
     seen = torch.zeros_like(points[:, 0])
-    for light in _spread(world.light.to(points.dtype), world.softness, lights):
+    for light in _spread(world.light.to(points), world.softness, lights):
         toward = light.expand_as(points)
         hidden = torch.zeros_like(seen, dtype=torch.bool)
         for solid in world.solids:
@@ -334,7 +334,7 @@ def _unshadowed(world: World, points: Tensor, normal: Tensor, lights: int) -> Te
 
 def _spread(light: Tensor, softness: float, count: int) -> Tensor:
     """Directions (count, 3) over the disc of the light: a sunflower's spiral."""
-    k = torch.arange(count, dtype=light.dtype) + 0.5
+    k = torch.arange(count, dtype=light.dtype, device=light.device) + 0.5
     radius = softness * (k / count).sqrt() if count > 1 else 0 * k
     across = F.normalize(torch.linalg.cross(light, light.roll(1)), dim=0)
     up = torch.linalg.cross(light, across)
@@ -377,14 +377,14 @@ def _polytope(normals: Tensor) -> tuple[Callable, Callable]:
     """The body with n . x <= 1 for all of these normals: its intersection and its normal."""
 
     def intersect(o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        n = normals.to(o.dtype)
+        n = normals.to(o)
         toward = n @ d.T  # (faces, N): reducing over the first dimension is the fast way round
         toward = torch.where(toward.abs() < 1e-12, 1e-12, toward)
         t = (1 - n @ o.T) / toward
         return torch.where(toward < 0, t, -torch.inf).amax(0), torch.where(toward > 0, t, torch.inf).amin(0)
 
     def normal(x: Tensor) -> Tensor:
-        n = normals.to(x.dtype)
+        n = normals.to(x)
         return n[(x @ n.T).argmax(dim=-1)]
 
     return intersect, normal
@@ -424,7 +424,7 @@ def _cylinder_normal(x: Tensor) -> Tensor:
 NORMALS: dict[str, Callable[[Tensor], Tensor]] = {
     "ellipsoid": lambda x: x,
     "cylinder": _cylinder_normal,
-    "plane": lambda x: torch.tensor([0.0, 0, 1], dtype=x.dtype).expand_as(x),
+    "plane": lambda x: x.new_tensor([0.0, 0, 1]).expand_as(x),
     **{name: normal for name, (_, normal) in _polytopes.items()},
 }
 
@@ -490,14 +490,14 @@ PATTERNS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def _periodic(table: Tensor, x: Tensor) -> Tensor:
     """A table (C, n, n) or (C, n, n, n) of period 1, read at (N, 2) or (N, 3) between its entries: (N, C)."""
     at = (x.remainder(1) * 2 - 1).view(1, *[1] * (x.shape[1] - 1), -1, x.shape[1])
-    values = F.grid_sample(table.to(x.dtype)[None], at, padding_mode="border", align_corners=True)
+    values = F.grid_sample(table.to(x)[None], at, padding_mode="border", align_corners=True)
     return values.view(len(table), -1).T
 
 
 def _octaves(x: Tensor, noise: Tensor, amplitudes: tuple[float, ...], blocky: bool) -> Tensor:
     """Value noise (N, 3): each octave twice as fine as the one before."""
     period = noise.shape[-1] - 1
-    table = noise.to(x.dtype)[None]  # (1, 3, 17, 17, 17)
+    table = noise.to(x)[None]  # (1, 3, 17, 17, 17)
     total = torch.zeros_like(x)
     for octave, amplitude in enumerate(amplitudes):
         at = (x * 2**octave + 5.3 * octave).remainder(period) * (2 / period) - 1

@@ -30,6 +30,11 @@ def noise_texture(
         colors: (2, 3), RGB in [0, 1].
         roughness: root mean square of the amplitudes.
         gloss: strength of the highlight.
+
+    Returns:
+        the texture.
+
+    Source: ours.
     """
     slope = dice.number(-0.1, 0.7)
     strengths = torch.tensor([2.0 ** (-slope * octave) for octave in range(7)])
@@ -50,6 +55,11 @@ def wild_texture(dice: Dice, size: float) -> Texture:
     Args:
         dice: draws it.
         size: of the solid, in world units.
+
+    Returns:
+        the texture.
+
+    Source: ours.
     """
     roughness = dice.power(0.08, 0.8)
     gloss = dice.number(0, 0.4) if dice.chance(0.3) else 0.0

@@ -13,22 +13,9 @@ from .dice import Dice
 from .render import Blob, Relief, Solid, Texture, World
 from .textures import noise_texture, wild_texture
 
-__all__ = [
-    "BODIES",
-    "WORLDS",
-    "block",
-    "ground",
-    "hand_held",
-    "look_at",
-    "pinhole",
-    "rotation",
-    "sun",
-    "turn",
-    "upright",
-    "vector",
-    "wild_world",
-]
+__all__ = ["BODIES", "WORLDS", "hand_held", "look_at", "pinhole", "wild_world"]
 
+#: Shapes with flat or round sides; see :data:`mvsnet_edu.data.render.SHAPES`.
 BODIES = ("ellipsoid", "box", "cylinder", "roof", "hexagon", "pyramid")
 _EYE = torch.eye(3, dtype=torch.float64)
 
@@ -251,7 +238,19 @@ WORLDS: dict[Callable[[Dice], list[Solid]], int] = {
 
 
 def wild_world(dice: Dice) -> World:
-    """One of :data:`WORLDS`, in some light, under some sky."""
+    """One of :data:`WORLDS`, in some light, under some sky.
+
+    Args:
+        dice: draws it.
+
+    Returns:
+        the world, in float64 on the CPU.
+
+    Source: ours.
+
+    >>> len(wild_world(Dice(1)).solids) == len(wild_world(Dice(1)).solids) > 1
+    True
+    """
     kinds = tuple(kind for kind, often in WORLDS.items() for _ in range(often))
     solids = dice.choice(kinds)(dice)
     sky = torch.tensor([[0.75, 0.85, 0.95], [0.95, 0.95, 0.95]], dtype=torch.float64)
@@ -264,7 +263,21 @@ def wild_world(dice: Dice) -> World:
 
 
 def look_at(eye: Tensor, target: Tensor, roll: float = 0.0) -> Tensor:
-    """World-to-camera extrinsics (4, 4) of a camera whose y axis points down, as images have it."""
+    """Extrinsics of a camera that stands upright, but for a roll.
+
+    Args:
+        eye: (3,), where it is.
+        target: (3,), what it looks at; not straight above or below.
+        roll: about its axis, in radians.
+
+    Returns:
+        (4, 4), world to camera; the camera's y axis points down, as images have it.
+
+    Source: ours.
+
+    >>> look_at(vector(0, -2, 0), vector(0, 0, 0))[:3, 3]
+    tensor([0., 0., 2.], dtype=torch.float64)
+    """
     forward = F.normalize(target - eye, dim=0)
     right = F.normalize(torch.linalg.cross(forward, vector(0, 0, 1)), dim=0)
     down = torch.linalg.cross(forward, right)
@@ -275,7 +288,20 @@ def look_at(eye: Tensor, target: Tensor, roll: float = 0.0) -> Tensor:
 
 
 def pinhole(size: tuple[int, int], focal: float) -> Tensor:
-    """Intrinsics (3, 3); focal length in image widths, principal point in the middle."""
+    """Intrinsics with square pixels and the principal point in the middle.
+
+    Args:
+        size: (width, height), in pixels.
+        focal: length, in image widths.
+
+    Returns:
+        (3, 3), in pixels.
+
+    Source: ours.
+
+    >>> pinhole((40, 30), 1.5)[0]
+    tensor([60.,  0., 20.], dtype=torch.float64)
+    """
     width, height = size
     return torch.tensor(
         [[focal * width, 0, width / 2], [0, focal * width, height / 2], [0, 0, 1]], dtype=torch.float64
@@ -289,6 +315,11 @@ def hand_held(dice: Dice, views: int, focal: float) -> Tensor:
         dice: draws them.
         views: how many, V.
         focal: in image widths; longer ones stand farther away.
+
+    Returns:
+        (V, 4, 4), world to camera.
+
+    Source: ours.
     """
     target, distance = dice.uniform(-0.4, 0.4, 3) + vector(0, 0.3, 0.5), dice.number(2.0, 4.0) * focal**0.7
     swing, rise = dice.number(-0.7, 0.7), dice.number(-0.1, 0.8)
