@@ -8,9 +8,9 @@ from mvsnet_edu import InputError, exercises, soft_argmin
 from mvsnet_edu.exercises.checking import examine
 from mvsnet_edu.exercises.draw import LEVELS, Draw
 
-from . import test_conventions, test_loss, test_refinement, test_welcome
+from . import test_conventions, test_fusion, test_loss, test_refinement, test_welcome
 
-CHAPTERS = (test_welcome, test_conventions, test_refinement, test_loss)
+CHAPTERS = (test_welcome, test_conventions, test_refinement, test_loss, test_fusion)
 
 
 def refusal(name, answer, capsys):
@@ -26,8 +26,8 @@ def test_every_exercise_has_a_right_and_three_wrong_answers():
 
 def test_names_are_in_the_order_of_the_book():
     chapters = [exercises.statement(name).chapter for name in exercises.names()]
-    assert list(dict.fromkeys(chapters)) == ["welcome", "conventions", "refinement", "loss"]
-    assert chapters == sorted(chapters, key=["welcome", "conventions", "refinement", "loss"].index)
+    assert list(dict.fromkeys(chapters)) == ["welcome", "conventions", "refinement", "loss", "fusion"]
+    assert chapters == sorted(chapters, key=["welcome", "conventions", "refinement", "loss", "fusion"].index)
 
 
 @pytest.mark.parametrize("name", exercises.names())
