@@ -42,6 +42,13 @@ class BlendedMVS(SceneDataset):
         InputError: a list or a file in it is missing or broken.
 
     Source: ``preprocess.py:gen_blendedmvs_path``.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     _ = (Path(root) / "validation_list.txt").write_text("5ba19a8a360c7c30c1c169df")
+    ...     BlendedMVS(root, "val")
+    Traceback (most recent call last):
+    mvsnet_edu.errors.InputError: ...validation_list.txt lists the scene 5ba19a8a360c7c30c1c169df, but ...
     """
 
     def __init__(

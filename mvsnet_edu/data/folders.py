@@ -17,7 +17,7 @@ from .scene import Sample, Scene, camera_path
 __all__ = ["SceneDataset", "SceneFolders"]
 
 
-class SceneDataset(Dataset):
+class SceneDataset(Dataset[Sample]):
     """The samples of several scenes, in the scenes' order and by rising numbers of their reference views.
 
     All samples have the same number of views, so that they can be put in one batch: references with fewer
@@ -36,7 +36,16 @@ class SceneDataset(Dataset):
     Attributes:
         left_out: how many references the set does without, for one of the reasons above.
 
+    Raises:
+        InputError: no reference is left.
+
     Source: ``train.py:MVSGenerator`` (the planes between which depth counts).
+
+    >>> camera, images = Camera(torch.eye(4), torch.eye(3), 2.0, 0.5, 8), {3: Path("3.jpg"), 5: Path("5.jpg")}
+    >>> scene = Scene(Path("a"), images, {3: camera, 5: camera}, {3: [(5, 1.0)], 5: []}, Path("a/cams"))
+    >>> samples = SceneDataset([scene], views=2, depth_num=8)
+    >>> len(samples), samples.left_out
+    (1, 1)
     """
 
     def __init__(
@@ -52,11 +61,10 @@ class SceneDataset(Dataset):
         self.samples = [each for each in references if _usable(*each, views, with_depth)]
         self.left_out = len(references) - len(self.samples)
         if not self.samples:
-            folder = references[0][0].folder if references else "The data set"
-            depth = " and a known depth" if with_depth else ""
-            raise InputError(
-                f"{folder} has no view with {views - 1} sources{depth}, nor has any other scene."
-            )
+            first = references[0][0].folder if references else "The data set"
+            sources = "a source" if views == 2 else f"{views - 1} sources"
+            known = " and a known depth" if with_depth else ""
+            raise InputError(f"{first} has no view with {sources}{known}, nor has any other scene.")
 
     def __len__(self) -> int:
         return len(self.samples)

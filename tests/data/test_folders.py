@@ -109,7 +109,7 @@ def test_references_without_depth_can_be_left_out(root):
     assert [every[k].ground_truth is None for k in range(6)] == [True, True, True, True, False, True]
     assert len(known) == 1 and known.left_out == 5
     np.testing.assert_array_equal(known[0].ground_truth[0].numpy(), put[2::4, 2::4])
-    with pytest.raises(InputError, match="Family has no view with 1 sources and a known depth"):
+    with pytest.raises(InputError, match="Family has no view with a source and a known depth"):
         SceneFolders(root / "Family", views=2, with_depth=True)
 
 
