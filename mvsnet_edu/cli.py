@@ -107,8 +107,10 @@ def _add_depth(commands: argparse._SubParsersAction) -> None:
     add("--weights", default="mvsnet", metavar="NAME", help="shipped weights, or a file")
     add("--planes", type=_count, metavar="D", help="depth planes (default: what the cameras say)")
     add("--sources", type=_count, default=4, metavar="N", help="source views for each view")
+    add("--inverse", action="store_true", help="spread the planes evenly over 1 / depth, for a wide range")
     add("--size", type=_count, nargs=2, metavar=("W", "H"), help="resize the images first, in pixels")
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")
+    add("--memory", type=_positive, metavar="GB", help="use at most so much (default: most of what is free)")
 
 
 def _add_fuse(commands: argparse._SubParsersAction) -> None:
@@ -258,9 +260,17 @@ def _depth(options: argparse.Namespace) -> None:
     from .models import MVSNet
 
     scene, network = Scene.open(options.scene), MVSNet.from_pretrained(options.weights)
-    size = options.size and tuple(options.size)
-    device = _device(options.device)
-    made = estimate_scene(scene, options.out, network, options.sources, options.planes, size, device)
+    made = estimate_scene(
+        scene,
+        options.out,
+        network,
+        num_sources=options.sources,
+        depth_num=options.planes,
+        size=options.size and tuple(options.size),
+        device=_device(options.device),
+        inverse=options.inverse,
+        memory=options.memory and int(options.memory * 1e9),
+    )
     there = len(scene.references) - len(made)
     print(
         f"{options.out / 'depth'}: {len(made)} depth maps made" + (f", {there} were there" if there else "")

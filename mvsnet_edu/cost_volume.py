@@ -5,13 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .camera import crop_intrinsics
 from .homography import depth_warp, homography_warp, plane_homographies
 
 __all__ = ["variance_cost_volume"]
 
 
+#: The part of the reference's feature map to look at: top, left, height and width.
+Window = tuple[int, int, int, int]
+
+
 def variance_cost_volume(
-    features: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor
+    features: Tensor,
+    intrinsics: Tensor,
+    extrinsics: Tensor,
+    depth_values: Tensor,
+    window: Window | None = None,
 ) -> Tensor:
     """Variance over the views of the features that meet at each depth hypothesis of each reference pixel.
 
@@ -24,6 +33,8 @@ def variance_cost_volume(
         intrinsics: (B, V, 3, 3), in pixels of the feature maps.
         extrinsics: (B, V, 4, 4), world to camera.
         depth_values: (B, D), or (B, D, h, w) for hypotheses of each pixel's own.
+        window: (top, left, height, width) of the part of the reference to do; h and w are then the part's,
+            here and in ``depth_values``. All of it if None.
 
     Returns:
         (B, C, D, h, w): the biased variance (divided by V), over all views, whether they see the point or
@@ -43,18 +54,22 @@ def variance_cost_volume(
     if V < 2:
         raise ValueError(f"a cost volume compares at least two views, not {V}")
     features = features.to(torch.promote_types(features.dtype, torch.float32))
-    mean = features[:, 0].unsqueeze(2)  # (B, C, 1, h, w), the same at every depth
+    top, left, height, width = window or (0, 0, h, w)
+    mean = features[:, 0, :, None, top : top + height, left : left + width]  # (B, C, 1, h, w), at every depth
+    ref_intrinsics = crop_intrinsics(intrinsics[:, 0], left, top)
     squares = torch.zeros_like(mean)
     for v in range(1, V):
-        deviation = _warp(features, intrinsics, extrinsics, depth_values, v) - mean  # (B, C, D, h, w)
+        cameras = ref_intrinsics, extrinsics[:, 0], intrinsics[:, v], extrinsics[:, v]
+        deviation = _warp(features[:, v], cameras, depth_values, (height, width)) - mean  # (B, C, D, h, w)
         mean = mean + deviation / (v + 1)
         squares = squares + deviation.square() * (v / (v + 1))
     return squares / V
 
 
-def _warp(features: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor, v: int) -> Tensor:
-    """View v's features at every hypothesis of the reference, (B, C, D, h, w)."""
-    cameras = intrinsics[:, 0], extrinsics[:, 0], intrinsics[:, v], extrinsics[:, v]
+def _warp(
+    features: Tensor, cameras: tuple[Tensor, ...], depth_values: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """A source's features (B, C, h, w) at every hypothesis of a reference of this size, (B, C, D, *size)."""
     if depth_values.ndim == 4:
-        return depth_warp(features[:, v], *cameras, depth_values)
-    return homography_warp(features[:, v], plane_homographies(*cameras, depth_values))
+        return depth_warp(features, *cameras, depth_values)
+    return homography_warp(features, plane_homographies(*cameras, depth_values), size)

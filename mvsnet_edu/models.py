@@ -88,11 +88,33 @@ class MVSNet(nn.Module):
         features = self.feature_net(images.flatten(0, 1)).unflatten(0, (B, V))  # (B, V, 32, h, w)
         intrinsics = scale_intrinsics(intrinsics, 1 / STRIDE)
         volume = variance_cost_volume(features, intrinsics, extrinsics, depth_values)  # (B, 32, D, h, w)
-        depth, probability = soft_argmin(self.cost_reg_net(volume), depth_values)  # (B, h, w), (B, D, h, w)
-        trust = probability_map(probability, depth, depth_values)  # (B, h, w)
-        return DepthEstimate(depth, trust, self._refine(depth, images[:, 0], depth_values))
+        depth, trust = self.regress(volume, depth_values)  # (B, h, w) each
+        return DepthEstimate(depth, trust, self.refine(depth, images[:, 0], depth_values))
 
-    def _refine(self, depth: Tensor, image: Tensor, depth_values: Tensor) -> Tensor | None:
+    def regress(self, volume: Tensor, depth_values: Tensor) -> tuple[Tensor, Tensor]:
+        """From the cost volume to the depth before refinement: the stages in the middle of ``forward``.
+
+        Args:
+            volume: (B, 32, D, h, w).
+            depth_values: (B, D), or (B, D, h, w), in world units.
+
+        Returns:
+            the depth and the probability map, (B, h, w) each.
+        """
+        depth, probability = soft_argmin(self.cost_reg_net(volume), depth_values)  # (B, h, w), (B, D, h, w)
+        return depth, probability_map(probability, depth, depth_values)
+
+    def refine(self, depth: Tensor, image: Tensor, depth_values: Tensor) -> Tensor | None:
+        """The last stage of ``forward``.
+
+        Args:
+            depth: (B, h, w), in world units.
+            image: (B, 3, H, W), the standardised reference image, or its shrunk copy, (B, 3, h, w).
+            depth_values: (B, D), or (B, D, h, w), in world units.
+
+        Returns:
+            the refined depth (B, h, w), or None if the network does not refine.
+        """
         if self.refine_net is None:
             return None
         h, w = depth.shape[-2:]

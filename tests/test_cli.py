@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -134,6 +135,15 @@ def test_depth_takes_its_options(scene, weights, tmp_path):
     assert run("depth", scene, out, *options) == 0
     assert (out / "depth/00000000.pfm").read_bytes().startswith(b"Pf\n12 8\n")
     assert (out / "cams/00000000_cam.txt").read_text().split()[-2] == "8"
+    settings = json.loads((out / "settings.json").read_text())
+    assert settings["sources"] == 1 and settings["inverse"] is False
+    assert run("depth", scene, out, *options, "--inverse", "--memory", 0.1) == 0
+    assert json.loads((out / "settings.json").read_text()) == settings | {"inverse": True}
+
+
+def test_depth_says_when_the_memory_that_it_may_use_is_too_little(scene, weights, tmp_path, capsys):
+    words = ("depth", scene, tmp_path / "out", "--weights", weights, "--memory", 0.0001)
+    assert "14 x 10 pixels from 16 planes needs more memory" in refused(capsys, *words)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +153,6 @@ def test_depth_takes_its_options(scene, weights, tmp_path):
         ("cams/00000001_cam.txt", b"extrinsic\n1 0 0", "cams/00000001_cam.txt has 4 words"),
         ("pair.txt", b"1\n0\n1 7 2.5\n", "pair.txt names view 7"),
         ("images/00000002.png", b"no picture", "images/00000002.png is not an image"),
-        ("depths/00000000.pfm", b"Pf\n14 10\n-1.0\n1234", "depths/00000000.pfm has 18 bytes"),
     ],
 )
 def test_depth_refuses_a_broken_scene(file, damage, message, scene, weights, tmp_path, capsys):
@@ -180,7 +189,7 @@ def test_an_interruption_is_one_short_line(scene, weights, tmp_path, capsys, mon
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(MVSNet, "forward", interrupt)
+    monkeypatch.setattr(MVSNet, "regress", interrupt)
     assert run("depth", scene, tmp_path / "out", "--weights", weights, "--device", "cpu") == 130
     assert capsys.readouterr().err.endswith("mvsnet-edu: Interrupted.\n")
 

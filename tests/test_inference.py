@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from mvsnet_edu import inference
+from mvsnet_edu.cost_volume import variance_cost_volume
 from mvsnet_edu.data.formats import Camera, read_cam, read_pfm, write_pfm
 from mvsnet_edu.data.scene import Scene, write_scene
 from mvsnet_edu.errors import InputError
@@ -95,9 +97,10 @@ def test_a_second_run_does_only_what_is_missing(scene, network, tmp_path):
     assert estimate_scene(scene, out, network) == []
 
 
-@pytest.mark.parametrize("change", ["network", "sources", "planes", "size", "scene"])
+@pytest.mark.parametrize("change", ["network", "sources", "planes", "size", "inverse", "scene"])
 def test_a_change_makes_all_again_and_says_why(change, scene, network, tmp_path, capsys):
     options = {"sources": {"num_sources": 1}, "planes": {"depth_num": 9}, "size": {"size": (48, 40)}}
+    options["inverse"] = {"inverse": True}
     estimate_scene(scene, tmp_path / "out", network)
     assert "again" not in capsys.readouterr().err
     if change == "network":
@@ -114,7 +117,7 @@ def test_a_change_makes_all_again_and_says_why(change, scene, network, tmp_path,
 def test_an_interrupted_run_leaves_nothing_of_the_old_settings(scene, network, tmp_path, monkeypatch):
     out = tmp_path / "out"
     estimate_scene(scene, out, network)
-    monkeypatch.setattr(MVSNet, "forward", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(MVSNet, "regress", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         estimate_scene(scene, out, network, depth_num=6)
     monkeypatch.undo()
@@ -146,9 +149,207 @@ def test_a_lack_of_memory_is_one_sentence(scene, network, tmp_path, monkeypatch)
     def fail(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(MVSNet, "forward", fail)
-    with pytest.raises(InputError, match="^54 x 37 pixels and 8 planes need more memory than there is"):
+    monkeypatch.setattr(MVSNet, "regress", fail)
+    with pytest.raises(
+        InputError, match="^A depth map of 13 x 9 pixels from 8 planes needs more memory than there is"
+    ):
         estimate_scene(scene, tmp_path / "out", network)
+
+
+def test_a_broken_truth_does_not_matter(scene, network, tmp_path):
+    (scene.folder / "depths").mkdir()
+    (scene.folder / "depths/00000002.pfm").write_bytes(b"Pf")
+    assert estimate_scene(Scene.open(scene.folder), tmp_path / "out", network) == [2, 5]
+
+
+def test_planes_may_be_spread_over_the_inverse_depth(scene, network, tmp_path):
+    estimate_scene(scene, tmp_path / "out", network, depth_num=7, device="cpu", inverse=True)
+    sample = scene.sample(5, num_sources=1)
+    depths = 1 / torch.linspace(1 / 2, 1 / 3.75, 7)
+    with torch.no_grad():
+        out = network(sample.images, sample.intrinsics, sample.extrinsics, depths[None])
+    depth = read_pfm(tmp_path / "out/depth/00000005.pfm")
+    assert depth == pytest.approx(out.refined_depth[0].numpy(), rel=1e-5)
+    written = read_cam(tmp_path / "out/cams/00000005_cam.txt")
+    assert (written.depth_min, written.depth_num, written.depth_max) == (2, 7, 3.75)
+    assert written.depth_interval == pytest.approx(1.75 / 6)
+
+
+# --- memory ------------------------------------------------------------------------------------------
+
+
+def count_photos(network):
+    seen = []
+    network.feature_net.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    return seen
+
+
+def test_every_photo_is_looked_at_once(scene, network, tmp_path):
+    seen = count_photos(network)
+    estimate_scene(scene, tmp_path / "out", network)
+    assert seen == [1, 1, 1]
+
+
+def test_photos_that_are_forgotten_are_looked_at_again(scene, network, tmp_path, monkeypatch):
+    estimate_scene(scene, tmp_path / "out", network, device="cpu")
+    monkeypatch.setattr(inference, "_photos_to_keep", lambda *_: 1)
+    seen = count_photos(network)
+    estimate_scene(scene, tmp_path / "again", network, device="cpu")
+    assert len(seen) > 3 and contents(tmp_path / "again") == contents(tmp_path / "out")
+
+
+def test_the_number_of_photos_to_keep_follows_the_memory(scene):
+    jobs = [inference._job(scene, view, 4, None, False, (640, 480)) for view in (2, 5)]
+    one = 35 * 160 * 120 * 4  # bytes: 32 channels of features and 3 of colour
+    assert inference._photos_to_keep(jobs, 0) == 3  # what the first view needs at once
+    assert inference._photos_to_keep(jobs, 8 * 20 * one) == 20
+
+
+def test_one_line_tells_how_the_views_are_done(scene, network, tmp_path, capsys):
+    estimate_scene(scene, tmp_path / "out", network, device="cpu", memory=10**9)
+    expected = "Views of 13 x 9 pixels x 8 planes, 0.0 GB each of 1.0 GB: one at a time."
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("Views")] == [expected]
+
+
+h, w = 74, 117  # of the depth maps that are cut into tiles
+
+
+def photo(view):
+    features, image = torch.randn(32, h, w), torch.randn(3, h, w)
+    return inference._Photo(features.double(), image.double(), camera(view).scaled(w / 54, h / 37))
+
+
+@pytest.fixture
+def photos():
+    return {view: photo(view) for view in range(3)}
+
+
+def job(*views):
+    return inference._Job(list(views), torch.linspace(2, 3, 8).double(), (h, w))
+
+
+@pytest.fixture
+def pointwise(photos):
+    """A network whose normalisation looks at one voxel at a time, so that a tile is as good as the whole."""
+    network = MVSNet(norm="batch").double()
+    torch.nn.init.normal_(network.refine_net.residual.weight, std=0.1)
+    for module in network.modules():
+        if hasattr(module, "momentum"):
+            module.momentum = 1.0  # one look at a scene makes its statistics those to go by
+    inference._estimate(network.train(), photos.__getitem__, [job(0, 1)], 10**9)
+    return network.eval()
+
+
+def memory_for(tiles):
+    """The least memory, roughly, that this number of tiles takes."""
+    return next(n for n in range(10**6, 10**9, 10**6) if _number_of_tiles(n) == tiles)
+
+
+def _number_of_tiles(memory):
+    try:
+        return len(inference._tiles(job(0, 1), memory))
+    except InputError:
+        return 0
+
+
+def estimate(network, photos, tiles=1):
+    maps = inference._estimate(network, photos.__getitem__, [job(0, 1, 2)], memory_for(tiles))
+    return torch.stack(maps)
+
+
+@pytest.mark.parametrize("tiles", [2, 4])
+def test_tiles_see_all_that_the_whole_sees(tiles, photos, pointwise):
+    whole, cut = estimate(pointwise, photos), estimate(pointwise, photos, tiles)
+    assert whole.shape == (2, 1, h, w) and whole.std() > 0.01
+    assert (cut - whole).abs().max() < 1e-9
+
+
+def test_tiles_that_see_less_are_wrong(photos, pointwise, monkeypatch):
+    """So the test above can fail."""
+    whole = estimate(pointwise, photos)
+    monkeypatch.setattr(inference, "MARGIN", 16)
+    assert (estimate(pointwise, photos, 2) - whole).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("size", [(9, 13), (72, 82), (300, 65), (64, 400), (251, 333)])
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.3])
+def test_tiles_cover_every_pixel_once_and_fit(size, share):
+    (h, w), job = size, inference._Job([0, 1], torch.linspace(1, 2, 20), size)
+    memory = int(share * inference._need(job, job.size))
+    try:
+        tiles = inference._tiles(job, memory)
+    except InputError:
+        assert inference._need(job, (min(h, 104), min(w, 104))) > memory
+        return
+    covered = torch.zeros(1, h, w)
+    for (top, left, height, width), core, inner in tiles:
+        assert top % 8 == left % 8 == 0 and top + height <= h and left + width <= w
+        assert inference._need(job, (height, width)) <= memory
+        covered[core] += 1
+        columns = torch.arange(w).expand(1, h, w)
+        assert torch.equal(columns[core], columns[:, top : top + height, left : left + width][inner])
+    assert (covered == 1).all() and len(tiles) > 1
+
+
+def test_too_large_for_the_smallest_tile_is_found_before_anything_is_written(scene, network, tmp_path):
+    with pytest.raises(InputError, match="^A depth map of 200 x 130 pixels from 8 planes needs more memory"):
+        estimate_scene(scene, tmp_path / "out", network, size=(800, 520), memory=10**6)
+    assert not (tmp_path / "out").exists()
+
+
+def test_tiles_are_made_where_memory_runs_out_after_all(photos, pointwise, monkeypatch):
+    whole, regress, seen = estimate(pointwise, photos), MVSNet.regress, []
+
+    def fail(network, volume, depth_values):
+        seen.append(volume.shape[-1])
+        if seen[-1] == w:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return regress(network, volume, depth_values)
+
+    monkeypatch.setattr(MVSNet, "regress", fail)
+    assert (estimate(pointwise, photos) - whole).abs().max() < 1e-9
+    assert seen[0] == w and len(seen) > 2
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(scene, network, tmp_path, monkeypatch):
+    monkeypatch.setattr(MVSNet, "regress", lambda *_: (_ for _ in ()).throw(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        estimate_scene(scene, tmp_path / "out", network)
+
+
+def test_views_in_one_batch_are_as_each_alone(photos):
+    network, look = MVSNet().double(), photos.__getitem__
+    together = inference._estimate(network, look, [job(0, 1), job(1, 2)], 10**9)
+    alone = [inference._estimate(network, look, [job(*views)], 10**9) for views in ((0, 1), (1, 2))]
+    for values, one, other in zip(together, *alone, strict=True):
+        assert (values - torch.cat([one, other])).abs().max() < 1e-9 and (one - other).abs().max() > 1e-3
+
+
+def test_a_gpu_does_as_many_views_at_once_as_fit(scene):
+    jobs = [inference._job(scene, 2, sources, 8, False, (64, 64)) for sources in (1, 1, 1, 1, 1, 2)]
+    cuda, need = torch.device("cuda"), inference._need(jobs[0], (16, 16))
+    for memory, sizes in [
+        (need, [1] * 6),
+        (2 * need, [2, 2, 1, 1]),
+        (4 * need, [4, 1, 1]),
+        (99 * need, [5, 1]),
+    ]:
+        assert [len(batch) for batch in inference._batches(jobs, memory, cuda)] == sizes
+    assert [len(batch) for batch in inference._batches(jobs, 99 * need, torch.device("cpu"))] == [1] * 6
+
+
+@pytest.mark.parametrize("slab", [1, 500, 10**9])
+@pytest.mark.parametrize("window", [(0, 0, 12, 17), (8, 0, 4, 11)])
+def test_a_volume_filled_by_planes_is_the_whole_one_bit_for_bit(slab, window, monkeypatch):
+    monkeypatch.setattr(inference, "SLAB", slab)
+    features = torch.randn(2, 3, 32, 12, 17)
+    intrinsics = torch.stack([camera(0).scaled(0.25, 0.25).intrinsics] * 3).float().expand(2, 3, 3, 3)
+    poses = torch.stack([camera(view).extrinsics for view in (1, 0, 2)]).float().expand(2, 3, 4, 4)
+    depths = torch.linspace(2, 4, 9) + torch.tensor([[0.0], [0.1]])
+    top, left, h, w = window
+    whole = variance_cost_volume(features, intrinsics, poses, depths)[..., top : top + h, left : left + w]
+    part = inference._cost_volume(features, intrinsics, poses, depths, window)
+    assert torch.allclose(part, whole, atol=1e-4) if top else torch.equal(part, whole)
 
 
 # --- reading back ------------------------------------------------------------------------------------
