@@ -147,8 +147,8 @@ def test_broken_lists_are_named(root):
         write(root / "validation_list.txt", content)
         with pytest.raises(InputError, match=f"validation_list.txt {message}"):
             BlendedMVS(root, "val")
-    with pytest.raises(InputError, match="trian cannot be read"):
-        BlendedMVS(root, "trian")
+    with pytest.raises(InputError, match="training cannot be read"):
+        BlendedMVS(root, "training")
 
 
 @pytest.mark.parametrize("shape", [(64, 95), (32, 48), (576, 768)])
