@@ -19,7 +19,8 @@ from .data.dtu import DTU
 from .data.folders import SceneFolders
 from .data.scene import Sample
 from .data.synthetic import SyntheticScenes
-from .recipe import DataTable, Recipe, StageTable
+from .errors import InputError
+from .recipe import DataTable, Recipe
 
 __all__ = [
     "Batches",
@@ -52,6 +53,7 @@ class Batches(Dataset):
         shuffle: draw each epoch in an order of its own, instead of counting upwards.
         rank: number of this process.
         ranks: how many there are.
+        start: the sample that batch 0 of process 0 begins with.
 
     Source: ours.
     """
@@ -63,16 +65,17 @@ class Batches(Dataset):
     shuffle: bool = False
     rank: int = 0
     ranks: int = 1
+    start: int = 0
 
     def __getitem__(self, k: int) -> Sample:
-        """Batch k: samples (k * ranks + rank) * B and the next B - 1; all processes choose equal views."""
+        """Batch k: sample (k * ranks + rank) * B and the next B - 1; all processes choose equal views."""
         chosen = [self.samples[n] for n in self.numbers(k, self.rank)]
         return collate(chosen, random.Random(f"{self.seed} {k}").choice(self.views))
 
     def numbers(self, k: int, rank: int) -> list[int]:
         """Which samples batch k of a process consists of."""
-        start = (k * self.ranks + rank) * self.size
-        return [self._place(n) for n in range(start, start + self.size)]
+        first = self.start + (k * self.ranks + rank) * self.size
+        return [self._place(n) for n in range(first, first + self.size)]
 
     def _place(self, n: int) -> int:
         if not self.shuffle:
@@ -113,12 +116,12 @@ def collate(samples: list[Sample], views: int) -> Sample:
     )
 
 
-def training_batches(recipe: Recipe, stage: StageTable, rank: int = 0, ranks: int = 1) -> Batches:
-    """What a stage learns from.
+def training_batches(recipe: Recipe, number: int, rank: int = 0, ranks: int = 1) -> Batches:
+    """What a stage learns from; it goes on where the stage before it ended.
 
     Args:
         recipe: says which data.
-        stage: one of its stages.
+        number: of the stage, from 0.
         rank: number of this process.
         ranks: how many there are.
 
@@ -130,13 +133,15 @@ def training_batches(recipe: Recipe, stage: StageTable, rank: int = 0, ranks: in
 
     Source: ours.
     """
-    data, shape = recipe.data, (max(stage.views), stage.depth_num, stage.size)
+    data, stage = recipe.data, recipe.stage[number]
+    shape = max(stage.views), stage.depth_num, stage.size
+    start = ranks * sum(each.steps * each.accumulate * each.batch for each in recipe.stage[:number])
     if data.kind == "generated":
         samples = _generated(recipe.seed, *shape, data.uses, data.slots, data.camera_error)
     else:
         samples = _finite(data, "train", *shape)
     shuffle = data.kind != "generated"
-    return Batches(samples, stage.batch, stage.views, recipe.seed, shuffle, rank, ranks)
+    return Batches(samples, stage.batch, stage.views, recipe.seed, shuffle, rank, ranks, start)
 
 
 def held_out_batches(recipe: Recipe, rank: int = 0, ranks: int = 1) -> Batches:
@@ -212,13 +217,21 @@ def load(batches: Batches, numbers: Sequence[int], workers: int) -> Iterator[Sam
     Returns:
         the batches in the order of ``numbers``.
 
+    Raises:
+        InputError: if a file of the data set is broken.
+
     Source: ours.
     """
     own = torch.Generator()  # the loader throws a die, which must not be the network's
     how = {"batch_size": None, "num_workers": workers, "generator": own}
     if workers:
         how |= {"prefetch_factor": max(2, 16 // workers), "worker_init_fn": _deaf}
-    return iter(DataLoader(batches, sampler=numbers, **how))
+    try:
+        yield from DataLoader(batches, sampler=numbers, **how)
+    except InputError as error:  # a worker sends its whole traceback; the last line is what it said
+        raise InputError(
+            str(error).splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
+        ) from None
 
 
 def _deaf(worker: int) -> None:

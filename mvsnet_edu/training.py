@@ -155,11 +155,11 @@ class Training:
     def __init__(self, recipe: Recipe, fabric: Fabric):
         self.recipe, self.fabric, self.failures = recipe, fabric, 0
         place = fabric.global_rank, fabric.world_size
-        self.batches = [training_batches(recipe, stage, *place) for stage in recipe.stage]
+        self.batches = [training_batches(recipe, number, *place) for number in range(len(recipe.stage))]
         self.held_out = held_out_batches(recipe, *place)
         torch.manual_seed(recipe.seed)
-        self.network = _network(recipe).train()
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False).to(fabric.device)
+        self.network = _network(recipe).train().to(fabric.device)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         if recipe.compute.checkpointing:
             forget_activations(self.network)
         optimizer = make_optimizer(self.network, recipe.optimizer)
