@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from pathlib import Path
+from typing import Any
 
 from . import __version__
 from .errors import InputError
@@ -16,6 +17,9 @@ from .errors import InputError
 __all__ = ["main"]
 
 EXAMPLES = """\
+from your photos to a point cloud:
+  mvsnet-edu reconstruct PHOTOS OUT
+
 from nothing to a point cloud:
   mvsnet-edu make-data DATA
   mvsnet-edu depth DATA/still_life OUT
@@ -70,9 +74,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mvsnet-edu {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_colmap, _add_depth, _add_fuse, _add_evaluate, _add_make_data, _add_train):
+    adders = (_add_reconstruct, _add_colmap, _add_depth, _add_fuse, _add_evaluate, _add_make_data, _add_train)
+    for add in adders:
         add(commands)
     return parser
+
+
+def _add_reconstruct(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "reconstruct",
+        _reconstruct,
+        "turn a folder of photos into a point cloud",
+        "Finds the cameras (COLMAP, on the CPU), makes a scene, estimates depth maps and fuses them to "
+        "OUT/fused.ply and OUT/fused.html, a page to look at it. Started again, it repeats only what has "
+        "changed or was not finished.",
+        "mvsnet-edu reconstruct my_photos out --size 960",
+    )
+    add = parser.add_argument
+    add("photos", type=Path, metavar="PHOTOS", help="a folder of JPEG, PNG or HEIC photos")
+    add("out", type=Path, metavar="OUT", help="the folder for the results")
+    add("--size", type=_count, default=640, metavar="PX", help="longest side of the images for the network")
+    add("--masks", type=Path, metavar="FOLDER", help="images named like the photos; black is ignored")
+    add("--matching", default="exhaustive", metavar="HOW", help="all pairs, or sequential: for many photos")
+    _add_network(add)
+    _add_thresholds(add)
 
 
 def _add_colmap(commands: argparse._SubParsersAction) -> None:
@@ -104,13 +130,8 @@ def _add_depth(commands: argparse._SubParsersAction) -> None:
         "mvsnet-edu depth data/still_life out --planes 64 --size 320 256",
     )
     add = _add_scene_and_out(parser)
-    add("--weights", default="mvsnet", metavar="NAME", help="shipped weights, or a file")
-    add("--planes", type=_count, metavar="D", help="depth planes (default: what the cameras say)")
-    add("--sources", type=_count, default=4, metavar="N", help="source views for each view")
-    add("--inverse", action="store_true", help="spread the planes evenly over 1 / depth, for a wide range")
+    _add_network(add)
     add("--size", type=_count, nargs=2, metavar=("W", "H"), help="resize the images first, in pixels")
-    add("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")
-    add("--memory", type=_positive, metavar="GB", help="use at most so much (default: most of what is free)")
 
 
 def _add_fuse(commands: argparse._SubParsersAction) -> None:
@@ -124,10 +145,7 @@ def _add_fuse(commands: argparse._SubParsersAction) -> None:
         "mvsnet-edu fuse data/still_life out --min-probability 0.5",
     )
     add = _add_scene_and_out(parser)
-    add("--min-probability", type=_number, default=0.8, metavar="P", help="least probability to keep")
-    add("--max-reprojection", type=_number, default=1.0, metavar="PX", help="in pixels of the images")
-    add("--max-relative-depth", type=_number, default=0.01, metavar="R", help="as a share of the depth")
-    add("--min-views", type=_count, default=3, metavar="N", help="views that agree, the reference included")
+    _add_thresholds(add)
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -223,6 +241,22 @@ def _add_scene_and_out(parser: argparse.ArgumentParser) -> Callable:
     return parser.add_argument
 
 
+def _add_network(add: Callable) -> None:
+    add("--weights", default="mvsnet", metavar="NAME", help="shipped weights, or a file")
+    add("--planes", type=_count, metavar="D", help="depth planes (default: what the cameras say)")
+    add("--inverse", action="store_true", help="spread the planes evenly over 1 / depth, for a wide range")
+    add("--sources", type=_count, default=4, metavar="N", help="source views for each view")
+    add("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")
+    add("--memory", type=_positive, metavar="GB", help="use at most so much (default: most of what is free)")
+
+
+def _add_thresholds(add: Callable) -> None:
+    add("--min-probability", type=_number, default=0.8, metavar="P", help="least probability to keep")
+    add("--max-reprojection", type=_number, default=1.0, metavar="PX", help="in pixels of the images")
+    add("--max-relative-depth", type=_number, default=0.01, metavar="R", help="as a share of the depth")
+    add("--min-views", type=_count, default=3, metavar="N", help="views that agree, the reference included")
+
+
 def _count(word: str) -> int:
     number = int(word)
     if number < 1:
@@ -247,6 +281,22 @@ def _positive(word: str) -> float:
 # --- what the commands do ----------------------------------------------------------------------------
 
 
+def _reconstruct(options: argparse.Namespace) -> None:
+    from .reconstruction import reconstruct
+
+    cloud = reconstruct(
+        options.photos,
+        options.out,
+        size=options.size,
+        masks=options.masks,
+        matching=options.matching,
+        weights=options.weights,
+        **_how_to_estimate(options),
+        **_thresholds(options),
+    )
+    _report(options.out, cloud)
+
+
 def _colmap(options: argparse.Namespace) -> None:
     from .data.colmap import scene_from_colmap
 
@@ -264,17 +314,23 @@ def _depth(options: argparse.Namespace) -> None:
         scene,
         options.out,
         network,
-        num_sources=options.sources,
-        depth_num=options.planes,
         size=options.size and tuple(options.size),
-        device=_device(options.device),
-        inverse=options.inverse,
-        memory=options.memory and int(options.memory * 1e9),
+        **_how_to_estimate(options),
     )
     there = len(scene.references) - len(made)
     print(
         f"{options.out / 'depth'}: {len(made)} depth maps made" + (f", {there} were there" if there else "")
     )
+
+
+def _how_to_estimate(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "num_sources": options.sources,
+        "depth_num": options.planes,
+        "inverse": options.inverse,
+        "device": _device(options.device),
+        "memory": options.memory and int(options.memory * 1e9),
+    }
 
 
 def _device(name: str | None) -> str | None:
@@ -288,32 +344,19 @@ def _device(name: str | None) -> str | None:
 
 
 def _fuse(options: argparse.Namespace) -> None:
-    from .data.ply import write_ply
     from .data.scene import Scene
-    from .figures import Viewpoint, point_cloud
-    from .fusion import fuse_depth_maps
-    from .inference import read_estimates
+    from .reconstruction import fuse_scene
 
-    scene = Scene.open(options.scene)
-    views, *maps = read_estimates(scene, options.out)
-    cloud = fuse_depth_maps(
-        *maps,
-        min_probability=options.min_probability,
-        max_reprojection=options.max_reprojection,
-        max_relative_depth=options.max_relative_depth,
-        min_views=options.min_views,
-        sources=[
-            [views.index(source) for source in scene.sources(view) if source in views] for view in views
-        ],
-    )
-    if not len(cloud):
-        raise InputError(f"{options.out} has no point that passes: lower --min-probability or --min-views.")
-    title = f"{scene.folder.resolve().name}: {len(cloud)} points from {len(views)} views"
-    start = Viewpoint.of_camera(maps[-1][0], maps[-2][0], cloud.points)
-    page = point_cloud(cloud.points, cloud.colors, cloud.normals, view=start, title=title)
-    write_ply(options.out / "fused.ply", cloud)
-    page.save(options.out / "fused.html")
-    print(f"{options.out / 'fused.ply'}: {len(cloud)} points; look at them in {options.out / 'fused.html'}")
+    _report(options.out, fuse_scene(Scene.open(options.scene), options.out, **_thresholds(options)))
+
+
+def _thresholds(options: argparse.Namespace) -> dict[str, float]:
+    names = ("min_probability", "max_reprojection", "max_relative_depth", "min_views")
+    return {name: vars(options)[name] for name in names}
+
+
+def _report(out: Path, cloud: Sized) -> None:
+    print(f"{out / 'fused.ply'}: {len(cloud)} points; look at them in {out / 'fused.html'}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

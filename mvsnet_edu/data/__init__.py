@@ -18,6 +18,7 @@ from .formats import (
     write_pair,
     write_pfm,
 )
+from .photos import Photo, find_photos, read_mask, read_photo
 from .ply import PointCloud, read_ply, write_ply
 from .scene import Sample, Scene, write_scene
 from .views import (
@@ -35,6 +36,7 @@ __all__ = [
     "BlendedMVS",
     "Camera",
     "Pairs",
+    "Photo",
     "PointCloud",
     "Sample",
     "Scene",
@@ -46,14 +48,17 @@ __all__ = [
     "baseline_angles",
     "cover",
     "depth_range",
+    "find_photos",
     "image_size",
     "pair_score",
     "plane_count",
     "read_cam",
     "read_image",
+    "read_mask",
     "read_model",
     "read_pair",
     "read_pfm",
+    "read_photo",
     "read_ply",
     "scene_from_colmap",
     "select_sources",

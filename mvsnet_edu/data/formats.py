@@ -467,8 +467,8 @@ def read_image(path: str | Path) -> Tensor:
     ...     read_image(Path(folder) / "red.png")[:, 3, 4].tolist()
     [1.0, 0.0, 0.0]
     """
-    with _opened_image(Path(path)) as image:
-        pixels = torch.from_numpy(_rgb(image))  # (H, W, 3)
+    with opened_image(Path(path)) as image:
+        pixels = torch.from_numpy(rgb_pixels(image))  # (H, W, 3)
     return pixels.permute(2, 0, 1).contiguous()
 
 
@@ -490,12 +490,13 @@ def image_size(path: str | Path) -> tuple[int, int]:
     ...     image_size(Path(folder) / "black.png")
     (5, 4)
     """
-    with _opened_image(Path(path)) as image:
+    with opened_image(Path(path)) as image:
         return image.size
 
 
 @contextmanager
-def _opened_image(path: Path) -> Iterator:
+def opened_image(path: Path) -> Iterator:
+    """An image opened by Pillow; whatever goes wrong with it is an InputError that names the file."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -509,7 +510,7 @@ def _opened_image(path: Path) -> Iterator:
         raise InputError(f"{path} cannot be read as an image: {reason(error)}.") from error
 
 
-def _rgb(image) -> np.ndarray:
+def rgb_pixels(image) -> np.ndarray:
     """(H, W, 3) float32 in [0, 1] of a Pillow image."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion to RGB would clip it at 255
         grey = np.asarray(image).astype(np.float32) / 65535
