@@ -255,6 +255,11 @@ def _add_thresholds(add: Callable) -> None:
     add("--max-reprojection", type=_number, default=1.0, metavar="PX", help="in pixels of the images")
     add("--max-relative-depth", type=_number, default=0.01, metavar="R", help="as a share of the depth")
     add("--min-views", type=_count, default=3, metavar="N", help="views that agree, the reference included")
+    add(
+        "--dynamic",
+        action="store_true",
+        help="multiply both thresholds by k/4 where k sources agree: strict for few views, loose for many",
+    )
 
 
 def _count(word: str) -> int:
@@ -351,7 +356,7 @@ def _fuse(options: argparse.Namespace) -> None:
 
 
 def _thresholds(options: argparse.Namespace) -> dict[str, float]:
-    names = ("min_probability", "max_reprojection", "max_relative_depth", "min_views")
+    names = ("min_probability", "max_reprojection", "max_relative_depth", "min_views", "dynamic")
     return {name: vars(options)[name] for name in names}
 
 

@@ -32,6 +32,9 @@ __all__ = [
 Maps = Sequence[Tensor] | Tensor
 Camera = tuple[Tensor, Tensor]  # intrinsics and extrinsics
 
+#: With dynamic consistency, the thresholds are those given when so many sources agree.
+USUAL_SOURCES = 4
+
 #: Neighbouring pixels whose depths differ by more than this share lie on two surfaces. A plane that is
 #: tilted by 80 degrees stays below, in a depth map 160 pixels wide.
 EDGE = 0.05
@@ -158,12 +161,18 @@ def filter_depth_maps(
     max_relative_depth: float = 0.01,
     min_views: int = 3,
     sources: Sequence[Sequence[int]] | None = None,
+    dynamic: bool = False,
     stride: int = STRIDE,
 ) -> FilteredDepths:
     """Keep the depths that are probable and that other views confirm, and average over those views.
 
     First every view drops what is improbable; what a view has dropped confirms nothing in another one. Then
     every view is compared with its sources.
+
+    Dynamic consistency asks for less precision the more sources agree. With both thresholds multiplied by
+    k / 4, a pixel is kept if at least k sources agree, for some k from ``min_views - 1`` on; the largest such
+    k decides which sources do. So two sources must agree within half of the thresholds, four within the
+    thresholds themselves, and eight within twice as much.
 
     Args:
         depths: V maps (h, w), in world units; 0 where not measured.
@@ -175,6 +184,7 @@ def filter_depth_maps(
         max_relative_depth: two views agree below this difference in depth, as a share of the depth.
         min_views: how many views must agree, the reference itself included: 3 asks for two sources.
         sources: for each view the positions of those it is compared with; all others if None.
+        dynamic: thresholds that grow with the number of sources that agree.
         stride: image pixels per pixel of the depth maps, in each direction.
 
     Returns:
@@ -183,7 +193,8 @@ def filter_depth_maps(
     Raises:
         ValueError: if the four sequences differ in length, or ``min_views`` is below 1.
 
-    Source: section 4.2 of the paper, photometric and geometric filtering.
+    Source: section 4.2 of the paper, photometric and geometric filtering; the idea of ``dynamic`` is that of
+    D2HC-RMVSNet (Yan et al. 2020), whose code scales thresholds of 1/4 pixel and 1/1300 of the depth by k.
 
     >>> K, pose = torch.tensor([[32.0, 0, 16], [0, 32, 12], [0, 0, 1]]), torch.eye(4)
     >>> depth = torch.tensor([2.0, 2.01, 2.5]).view(3, 1, 1).expand(3, 6, 8)
@@ -194,13 +205,17 @@ def filter_depth_maps(
     _check(len(depths), min_views, probabilities=probabilities, intrinsics=intrinsics, extrinsics=extrinsics)
     cameras = _cameras(intrinsics, extrinsics, stride)
     probable = [_probable(*maps, min_probability) for maps in zip(depths, probabilities, strict=True)]
+    limits = max_reprojection / stride, max_relative_depth
     result = FilteredDepths([], [])
     for ref, depth in enumerate(probable):
+        checks = [
+            geometric_consistency(depth, *cameras[ref], probable[src], *cameras[src])
+            for src in _sources_of(ref, len(depths), sources)
+        ]
+        scale = _largest_scale(checks, limits, torch.zeros_like(depth)) if dynamic else 1
         total, views = depth.clone(), (depth > 0).long()
-        for src in _sources_of(ref, len(depths), sources):
-            check = geometric_consistency(depth, *cameras[ref], probable[src], *cameras[src])
-            agrees = check.reprojection_error * stride < max_reprojection
-            agrees &= check.relative_depth_error < max_relative_depth
+        for check in checks:
+            agrees = _agrees(check, limits, scale)
             total += torch.where(agrees, check.depth, 0)
             views += agrees
         result.depths.append(torch.where(views >= min_views, total / views.clamp(min=1), 0))
@@ -221,6 +236,8 @@ def fuse_depth_maps(
     max_relative_depth: float = 0.01,
     min_views: int = 3,
     sources: Sequence[Sequence[int]] | None = None,
+    dynamic: bool = False,
+    masks: Maps | None = None,
 ) -> PointCloud:
     """Filter depth maps and turn what remains into one cloud in which every surface appears once.
 
@@ -239,6 +256,9 @@ def fuse_depth_maps(
         max_relative_depth: a share of the depth.
         min_views: the reference itself included.
         sources: for each view the positions of those it is compared with; all others if None.
+        dynamic: thresholds that grow with the number of sources that agree.
+        masks: V masks (H, W) like the images, True where a view may be believed: a pixel of a depth map that
+            covers any False gives no point, and confirms none.
 
     Returns:
         the cloud; without points if nothing passes the filters.
@@ -255,8 +275,10 @@ def fuse_depth_maps(
     >>> len(cloud), cloud.points[0].tolist(), cloud.normals[0].tolist()
     (48, [-0.875, -0.625, 2.0], [0.0, 0.0, -1.0])
     """
-    _check(len(depths), min_views, images=images)
+    _check(len(depths), min_views, images=images, **({} if masks is None else {"masks": masks}))
     stride = _stride(depths, images)
+    if masks is not None:
+        depths = [_masked(*maps, stride) for maps in zip(depths, masks, strict=True)]
     filtered, _ = filter_depth_maps(
         depths,
         probabilities,
@@ -267,6 +289,7 @@ def fuse_depth_maps(
         max_relative_depth=max_relative_depth,
         min_views=min_views,
         sources=sources,
+        dynamic=dynamic,
         stride=stride,
     )
     cameras = _cameras(intrinsics, extrinsics, stride)
@@ -355,6 +378,29 @@ def _probable(depth: Tensor, probability: Tensor, least: float) -> Tensor:
     """The depth in float64 (cameras may stand far from the origin), 0 where improbable or not measured."""
     good = depth.isfinite() & (depth > 0) & (probability >= least)
     return torch.where(good, depth.double(), 0)
+
+
+def _masked(depth: Tensor, mask: Tensor, stride: int) -> Tensor:
+    """The depth, 0 where its pixel covers any False of the mask (H, W)."""
+    h, w = depth.shape
+    if (mask.shape[0] // stride, mask.shape[1] // stride) != (h, w):
+        raise ValueError(f"a depth map {(h, w)} does not fit a mask {tuple(mask.shape)}")
+    covered = _shrink(mask.to(depth)[None], stride)[0]  # (h, w), the share of True
+    return torch.where(covered == 1, depth, 0)
+
+
+def _agrees(check: Consistency, limits: tuple[float, float], scale: float | Tensor) -> Tensor:
+    """Where a source confirms the reference, (h, w), with both limits multiplied by the scale."""
+    near = check.reprojection_error < limits[0] * scale
+    return near & (check.relative_depth_error < limits[1] * scale)
+
+
+def _largest_scale(checks: list[Consistency], limits: tuple[float, float], largest: Tensor) -> Tensor:
+    """k / 4 for the largest k such that k sources agree at this scale, (h, w); unchanged where none is."""
+    for k in range(1, len(checks) + 1):
+        agreeing = sum(_agrees(check, limits, k / USUAL_SOURCES).long() for check in checks)
+        largest = torch.where(agreeing >= k, k / USUAL_SOURCES, largest)
+    return largest
 
 
 def _cameras(intrinsics: Maps, extrinsics: Maps, stride: int) -> list[Camera]:

@@ -222,6 +222,8 @@ def test_fuse_takes_its_thresholds(option, strict, loose, scene, estimates, caps
         write_pfm(estimates / f"depth/{view:08d}.pfm", torch.full((H // 4, W // 4), depth))
     # View 0 is off by 0.25 % of the depth from both, and from view 2 by 60 px x 0.1 x 0.00125 = 0.0075 px.
     assert run("fuse", scene, estimates, *wide, option, loose) == 0
+    assert "no point" in refused(capsys, "fuse", scene, estimates, *wide, option, loose, "--dynamic")
+    assert run("fuse", scene, estimates, *wide, option, 2 * loose, "--dynamic") == 0
     assert "no point" in refused(capsys, "fuse", scene, estimates, *wide, option, strict)
 
 

@@ -222,24 +222,36 @@ def test_views_are_compared_with_their_sources_only():
     assert [int(views[0, 0]) for views in kept.views] == [2, 3, 1]
 
 
-def by_loop(depths, probabilities, poses, ref, max_reprojection=1.0, max_relative=0.01, min_views=3):
+def by_loop(depths, probabilities, poses, ref, limits=(1.0, 0.01), min_views=3, dynamic=False):
     """The filter for one view, pixel by pixel and with nothing but numbers."""
     usable = torch.where(probabilities >= 0.8, depths, 0).nan_to_num(0, 0, 0)
     result = torch.zeros(H, W, dtype=torch.float64)
+    sources = [src for src in range(len(poses)) if src != ref]
     for i in range(H):
         for j in range(W):
             depth = float(usable[ref, i, j])
-            claims = [depth]
-            for src in range(len(poses)):
-                claim = _claim_of(usable[src], poses[ref], poses[src], i, j, depth) if src != ref else None
-                if claim is None:
-                    continue
-                distance, back_depth = claim
-                if distance * STRIDE < max_reprojection and abs(back_depth - depth) / depth < max_relative:
-                    claims.append(back_depth)
-            if depth > 0 and len(claims) >= min_views:
-                result[i, j] = sum(claims) / len(claims)
+            found = [_claim_of(usable[src], poses[ref], poses[src], i, j, depth) for src in sources]
+            found = [
+                (distance * STRIDE / limits[0], abs(claim - depth) / depth / limits[1], claim)
+                for distance, claim in filter(None, found)
+            ]
+            claims = (_dynamic if dynamic else _static)(found, min_views)
+            if depth > 0 and len(claims) >= min_views - 1:
+                result[i, j] = (depth + sum(claims)) / (1 + len(claims))
     return result
+
+
+def _static(found, min_views):
+    return [claim for *errors, claim in found if max(errors) < 1]
+
+
+def _dynamic(found, min_views):
+    """As the docstring says it: the largest k from min_views - 1 on whose k sources are there."""
+    for k in range(len(found), min_views - 2, -1):
+        claims = [claim for *errors, claim in found if max(errors) < k / 4]
+        if len(claims) >= k:
+            return claims
+    return []
 
 
 def _claim_of(src_depth, E_ref, E_src, i, j, depth):
@@ -272,12 +284,37 @@ def test_equals_the_loop_on_noisy_maps_with_edges_and_holes(seed):
     depths[:, :, 15:] = front[:, :, 15:]
     depths *= 1 + 0.003 * torch.randn(depths.shape, generator=generator, dtype=torch.float64)
     depths[torch.rand(depths.shape, generator=generator) < 0.05] = 0
-    probabilities = torch.rand(depths.shape, generator=generator)+ 0.75
+    probabilities = torch.rand(depths.shape, generator=generator) + 0.75
     kept = filter_depth_maps(depths, probabilities, [K_FULL] * 4, poses, max_reprojection=1.2)
     for ref in (0, 3):
-        expected = by_loop(depths, probabilities, poses, ref, max_reprojection=1.2)
+        expected = by_loop(depths, probabilities, poses, ref, limits=(1.2, 0.01))
         assert 0.1 < (expected > 0).float().mean() < 0.8
         assert (kept.depths[ref] - expected).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("min_views", [2, 3])
+def test_dynamic_consistency_equals_the_loop(min_views):
+    generator = torch.Generator().manual_seed(min_views)
+    poses = [*RIG, pose((-0.1, -0.1, 0.1), roll=20)]
+    depths = torch.stack([plane_depth(SLANTED, E) for E in poses])
+    depths *= 1 + 0.006 * torch.randn(depths.shape, generator=generator, dtype=torch.float64)
+    limits = {"max_reprojection": 3.0, "max_relative_depth": 0.015}
+    options = dict(limits, min_views=min_views, dynamic=True)
+    kept = filter_depth_maps(depths, torch.ones_like(depths), [K_FULL] * 6, poses, **options)
+    expected = by_loop(depths, torch.ones_like(depths), poses, 1, (3.0, 0.015), min_views, dynamic=True)
+    assert 0.2 < (expected > 0).double().mean() < 0.95 and len(kept.views[1].unique()) >= 4
+    assert (kept.depths[1] - expected).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("total, error, static, dynamic", [(3, 0.6, 1, 0), (5, 0.6, 1, 1), (7, 1.2, 0, 1)])
+def test_many_views_may_be_less_precise_than_few(total, error, static, dynamic):
+    """All sources differ from the reference by this share of the threshold."""
+    depths = torch.full((total, H, W), 4.0).double()
+    depths[1:] *= 1 + 0.01 * error
+    arguments = depths, torch.ones_like(depths), [K_FULL] * total, [pose()] * total
+    for flag, expected in ((False, static), (True, dynamic)):
+        kept = filter_depth_maps(*arguments, dynamic=flag)
+        assert (kept.depths[0] > 0).double().mean() == expected
 
 
 # --- fusion ---------------------------------------------------------------------------------------
@@ -312,6 +349,30 @@ def test_a_second_view_adds_only_what_the_first_did_not_see():
     cloud = fuse(FRONTAL, [pose(), pose((step, 0, 0))], min_views=1)
     assert len(cloud) == H * W + 5 * H
     assert len(np.unique(cloud.points.round(4), axis=0)) == len(cloud)
+
+
+@pytest.mark.parametrize("roll, most", [(3, 0.01), (10, 0.05), (45, 0.2)])
+def test_turned_pixels_leave_few_doubles(roll, most):
+    """A pixel that no point happens to fall into speaks again: rarely, as long as the cameras are upright."""
+    poses = [pose(), pose((0.03, 0.02, 0), roll=roll)]
+    cloud = fuse(FRONTAL, poses, min_views=1)
+    seen = sees(poses[1], poses[0], plane_depth(FRONTAL, poses[1]))
+    doubles = len(cloud) - H * W - int((~seen).sum())
+    assert 0 <= doubles <= most * int(seen.sum())
+
+
+def test_masked_pixels_give_no_point_and_confirm_none():
+    masks = torch.ones(3, H * STRIDE, W * STRIDE, dtype=torch.bool)
+    masks[0, 9, 17] = False  # one pixel of the image, so one of the depth map: row 2, column 4
+    masks[1, :, 4 * STRIDE :] = False
+    cloud = fuse(FRONTAL, [pose()] * 3, min_views=2, masks=masks)
+    pixels, _ = project(torch.from_numpy(cloud.points).double(), K, pose())
+    found = torch.zeros(H, W)
+    found[pixels[:, 1].long(), pixels[:, 0].long()] = 1
+    expected = torch.ones(H, W)
+    expected[2, 4] = 0  # only view 2 sees it there
+    assert torch.equal(found, expected) and len(cloud) == H * W - 1
+    assert len(fuse(FRONTAL, [pose()] * 3, masks=masks)) == H * 4
 
 
 def test_surfaces_behind_one_another_are_both_kept():
@@ -366,6 +427,8 @@ def test_the_same_input_gives_the_same_cloud():
         ({"extrinsics": [pose()] * 4}, "3 depth maps need as many extrinsics, not 4"),
         ({"images": torch.rand(3, 3, 80, 104)}, "does not fit an image of 80 x 104"),
         ({"min_views": 0}, "at least 1, not 0"),
+        ({"masks": torch.ones(2, H * STRIDE, W * STRIDE)}, "need as many masks, not 2"),
+        ({"masks": torch.ones(3, H, W)}, "does not fit a mask"),
     ],
 )
 def test_says_what_does_not_fit(change, message):
