@@ -156,8 +156,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "compare a point cloud with the truth",
         "Prints accuracy and completeness (mean distances from cloud to truth and back), and precision, "
         "recall and f-score (shares of points nearer than the threshold). Both clouds are PLY files in the "
-        "same coordinates.",
-        "mvsnet-edu evaluate out/fused.ply truth.ply --threshold 0.02",
+        "same coordinates. Tanks and Temples' rules, nearly: --threshold T --thin T/2. DTU's rules, without "
+        "MATLAB: --dtu, for clouds in millimetres.",
+        "mvsnet-edu evaluate mvsnet001.ply stl001_total.ply --dtu ObsMask1_10.mat Plane1.mat",
     )
     add = parser.add_argument
     add("cloud", type=Path, metavar="CLOUD", help="the estimated cloud, a PLY file")
@@ -165,6 +166,14 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     unit = "in the unit of the clouds (default: 0.5 %% of the diagonal of the truth's bounding box)"
     add("--threshold", type=_positive, metavar="T", help=unit)
     add("--max-distance", type=_positive, metavar="M", help="leave larger distances out of the means")
+    add("--thin", type=_positive, metavar="S", help="first leave out points that are this close to others")
+    dtu = "thin the cloud to 0.2 mm, count distances below 20 mm, in the part that the two files of the scan "
+    add(
+        "--dtu",
+        nargs="*",
+        metavar="FILE",
+        help=dtu + "tell, ObsMask*.mat and Plane*.mat (everywhere without them); --threshold is 1 mm",
+    )
 
 
 def _add_make_data(commands: argparse._SubParsersAction) -> None:
@@ -365,17 +374,41 @@ def _report(out: Path, cloud: Sized) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    cloud, truth = _points(options.cloud), _points(options.truth)
+    compare = _compare if options.dtu is None else _compare_as_dtu
+    try:
+        threshold, metrics = compare(options, cloud, truth)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{options.cloud} and {options.truth} cannot be compared: {error}.") from None
+    for name, value in (("threshold", threshold), *metrics._asdict().items()):
+        print(f"{name:14}{value:.6g}")
+
+
+def _compare(options: argparse.Namespace, cloud, truth) -> tuple[float, Any]:
     import numpy as np
 
-    from .evaluation import cloud_metrics
+    from .evaluation import cloud_metrics, thin_cloud
 
-    cloud, truth = _points(options.cloud), _points(options.truth)
     threshold = options.threshold or 0.005 * float(np.linalg.norm(np.ptp(truth, axis=0)))
     if not threshold > 0:
         raise InputError(f"{options.truth} has no extent to take a threshold from: give --threshold.")
-    metrics = cloud_metrics(cloud, truth, threshold, options.max_distance)
-    for name, value in (("threshold", threshold), *metrics._asdict().items()):
-        print(f"{name:14}{value:.6g}")
+    if options.thin:
+        cloud, truth = (thin_cloud(points, options.thin) for points in (cloud, truth))
+    return threshold, cloud_metrics(cloud, truth, threshold, options.max_distance)
+
+
+def _compare_as_dtu(options: argparse.Namespace, cloud, truth) -> tuple[float, Any]:
+    from .evaluation import dtu_metrics, read_observation_mask
+
+    if len(options.dtu) not in (0, 2):
+        raise InputError("--dtu takes two files, ObsMask*.mat and Plane*.mat of the same scan, or none.")
+    if options.thin or options.max_distance:
+        raise InputError("--dtu has its own rules in place of --thin and --max-distance.")
+    mask = read_observation_mask(*options.dtu) if options.dtu else None
+    threshold = options.threshold or 1.0
+    return threshold, dtu_metrics(cloud, truth, mask, threshold)
 
 
 def _points(path: Path):

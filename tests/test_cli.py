@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 
 from mvsnet_edu import __version__
 from mvsnet_edu.checkpoints import save_network
@@ -265,6 +266,51 @@ def test_evaluate_prints_the_numbers(clouds, capsys):
 def test_evaluate_has_a_threshold_of_its_own(clouds, capsys):
     assert run("evaluate", *clouds) == 0
     assert printed(capsys)["threshold"] == pytest.approx(0.005 * 5)  # the truth is 4 x 3
+
+
+def test_evaluate_thins_both_clouds(tmp_path, capsys):
+    truth = np.stack(np.meshgrid(np.arange(5.0), np.arange(4.0), [0.0]), axis=-1).reshape(-1, 3)
+    write_ply(tmp_path / "truth.ply", PointCloud(truth))
+    dense = np.concatenate([truth, np.repeat(truth[:1], 99, axis=0) + [0, 0, 0.125]])
+    write_ply(tmp_path / "dense.ply", PointCloud(dense))
+    words = ("evaluate", tmp_path / "dense.ply", tmp_path / "truth.ply", "--threshold", 0.1)
+    assert run(*words) == 0 and printed(capsys)["precision"] == pytest.approx(20 / 119, rel=1e-5)
+    assert run(*words, "--thin", 0.01) == 0 and printed(capsys)["precision"] == pytest.approx(
+        20 / 21, rel=1e-5
+    )
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """What DTU brings for a scan: space was observed up to x = 2.5, and the table is y = 0.5."""
+    voxels = np.ones((3, 9, 9), np.uint8)
+    box = np.array([[0.0, 0, -4], [3, 9, 5]])
+    savemat(tmp_path / "ObsMask1_10.mat", {"ObsMask": voxels, "BB": box, "Res": 1.0})
+    savemat(tmp_path / "Plane1.mat", {"P": np.array([[0.0], [1], [0], [-0.5]])})
+    return tmp_path / "ObsMask1_10.mat", tmp_path / "Plane1.mat"
+
+
+def test_evaluate_knows_the_rules_of_dtu(clouds, scan, tmp_path, capsys):
+    """The estimate lies 0.25 above the truth, and lacks the row that is on the table."""
+    cloud = read_ply(clouds[0]).points
+    write_ply(tmp_path / "part.ply", PointCloud(cloud[(cloud[:, 1] > 0.5) & (cloud[:, 0] < 4)]))
+    words = ("evaluate", tmp_path / "part.ply", clouds[1])
+    assert run(*words, "--dtu") == 0
+    assert printed(capsys)["recall"] == pytest.approx(12 / 20)
+    assert run(*words, "--dtu", *scan, "--threshold", 0.5) == 0
+    numbers = printed(capsys)
+    assert numbers["threshold"] == 0.5 and numbers["accuracy"] == 0.25
+    assert numbers["recall"] == pytest.approx(12 / 15)  # the row on the table does not count any more
+
+
+def test_evaluate_says_what_dtu_needs(clouds, scan, tmp_path, capsys):
+    far = tmp_path / "far.ply"
+    write_ply(far, PointCloud(np.full((3, 3), 1000.0)))
+    assert "two files" in refused(capsys, "evaluate", *clouds, "--dtu", scan[0])
+    assert "its own rules" in refused(capsys, "evaluate", *clouds, "--dtu", "--thin", 1)
+    assert "Plane1.mat has no array ObsMask" in refused(capsys, "evaluate", *clouds, "--dtu", *scan[::-1])
+    message = refused(capsys, "evaluate", far, clouds[1], "--dtu", *scan)
+    assert "far.ply" in message and "no points where the mask looks" in message
 
 
 def test_evaluate_refuses_what_is_no_cloud(clouds, tmp_path, capsys):
