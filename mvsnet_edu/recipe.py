@@ -89,7 +89,8 @@ class StageTable:
 
     ``batch`` counts samples of one process; ``accumulate`` batches make a step; ``views`` lists the numbers
     of views that a batch may have, repeated as often as they are wanted. Images are drawn at ``size`` (width,
-    height), or resized to it; without it, those of a data set stay as they are.
+    height), or resized to it; without it, those of a data set stay as they are. ``train`` can leave all but the
+    refinement as it is: a step then costs a forward pass, so that it can have larger images.
     """
 
     steps: int
@@ -101,6 +102,7 @@ class StageTable:
     views: tuple[int, ...] = (3,)
     size: tuple[int, int] | None = None
     depth_num: int = 48
+    train: Literal["all", "refinement"] = "all"
 
     def __post_init__(self) -> None:
         _at_least(1, steps=self.steps, batch=self.batch, accumulate=self.accumulate)
@@ -162,6 +164,8 @@ class Recipe:
         _at_least(1, report=self.report, stage=len(self.stage))
         if self.data.kind == "generated" and any(stage.size is None for stage in self.stage):
             raise ValueError("stage.size is missing: generated scenes have none of their own")
+        if not self.network.refine and any(stage.train == "refinement" for stage in self.stage):
+            raise ValueError('stage.train is "refinement", but network.refine is false')
 
     @property
     def steps(self) -> int:

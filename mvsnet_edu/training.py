@@ -127,11 +127,13 @@ def _fabric(recipe: Recipe, device: str | None) -> Fabric:
         raise InputError('Training needs Lightning Fabric: pip install "mvsnet_edu[train]".') from None
     ranks, local = _processes()
     kind, _, number = (device or "auto").partition(":")
+    partly = any(stage.train != "all" for stage in recipe.stage)
+    parallel = "ddp_find_unused_parameters_true" if partly else "ddp"
     return Fabric(
         accelerator=kind,
         devices=[int(number)] if number else local,
         num_nodes=ranks // local,
-        strategy="ddp" if ranks > 1 else "auto",
+        strategy=parallel if ranks > 1 else "auto",
         precision=recipe.compute.precision,
     )
 
@@ -220,6 +222,8 @@ class Training:
     def _run_stage(self, stage: StageTable, batches: Batches, first: int, stop: Callable[[], bool]) -> None:
         numbers = range((self.progress.step - first) * stage.accumulate, stage.steps * stage.accumulate)
         stream = _Stopwatch(load(batches, numbers, self._workers(batches)))
+        for name, value in self.network.named_parameters():
+            value.requires_grad_(stage.train == "all" or name.startswith("refine_net."))
         for step in range(self.progress.step - first, stage.steps):
             start, stream.seconds = time.monotonic(), 0.0
             for group in self.optimizer.param_groups:
