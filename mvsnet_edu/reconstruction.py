@@ -43,7 +43,7 @@ __all__ = [
     "undistort_photos",
 ]
 
-PHOTO_SIZE = 1600  # longest side for structure from motion; more pixels cost time and gain next to nothing
+FEATURE_SIZE = 1600  # longest side on which features are sought; more cost time and gain next to nothing
 SMALL = 1000  # features of smaller photos are also sought in the photo enlarged twice
 FEATURES = 4096  # at most so many in a photo; the time to match two photos grows with the square
 LEAST = 3  # photos; with two, no depth is confirmed by a third view
@@ -128,7 +128,8 @@ def reconstruct(
     network = MVSNet.from_pretrained(weights)
     steps, work = Steps(out), out / "colmap"
     estimates = [out / name for name in ("depth", "probability", "cams", "settings.json")]
-    steps.run("photos", found, [out / "photos", out / "masks"], lambda: prepare_photos(photos, out, masks))
+    longest, made = max(size, FEATURE_SIZE), [out / "photos", out / "masks"]
+    steps.run("photos", [found, longest], made, lambda: prepare_photos(photos, out, longest, masks))
     steps.run("matches", matching, [work / "database.db"], lambda: match_photos(out, matching), resumes=True)
     steps.run("cameras", None, [work / "sparse"], lambda: register_photos(out))
     dense, made = [size, depth_num], [work / "dense", out / "scene"]
@@ -149,7 +150,10 @@ def _estimated(out: Path) -> list[str]:
 
 
 def prepare_photos(
-    photos: str | PathLike[str], out: str | PathLike[str], masks: str | PathLike[str] | None = None
+    photos: str | PathLike[str],
+    out: str | PathLike[str],
+    longest: int = FEATURE_SIZE,
+    masks: str | PathLike[str] | None = None,
 ) -> list[PreparedPhoto]:
     """Write the photos upright, as RGB and not too large, and their masks beside them.
 
@@ -158,6 +162,7 @@ def prepare_photos(
     Args:
         photos: the folder of the photos.
         out: gets ``photos/``, with ``photos.json`` about them, and ``masks/`` if there are masks.
+        longest: photos with a longer side are shrunk to that, in pixels.
         masks: the folder of the masks; see :func:`reconstruct`.
 
     Returns:
@@ -172,7 +177,7 @@ def prepare_photos(
     mask_of = _masks_by_stem(masks)
     for path in _progress(find_photos(photos), "photos"):
         try:
-            photo = read_photo(path, PHOTO_SIZE)
+            photo = read_photo(path, longest)
         except InputError as error:
             print(f"{path.name} is left out: {error}", file=sys.stderr)
             continue
@@ -281,7 +286,7 @@ def _extract(pycolmap: Any, photos: Sequence[PreparedPhoto], out: Path, database
     reader, options = pycolmap.ImageReaderOptions(), pycolmap.FeatureExtractionOptions()
     if (out / "masks").is_dir():
         reader.mask_path = out / "masks"
-    options.sift.max_num_features = FEATURES
+    options.max_image_size, options.sift.max_num_features = FEATURE_SIZE, FEATURES
     options.sift.first_octave = -1 if max(max(photo.size) for photo in photos) < SMALL else 0
     workers = os.cpu_count() or 1
     with _progress(photos, "features") as bar:
@@ -375,11 +380,12 @@ def _mapper_options(pycolmap: Any) -> Any:
 
 
 def _check_registered(photos: Sequence[PreparedPhoto], there: set[str]) -> None:
-    lost = [photo.name for photo in photos if photo.file not in there]
     if len(there) < LEAST:
         raise InputError(f"Only {len(there)} of {len(photos)} photos fit together: {ADVICE}.")
-    for name in lost:
-        print(f"{name} is left out: it shares too little with the other photos.", file=sys.stderr)
+    for photo in photos:
+        if photo.file not in there:
+            print(f"{photo.name} is left out: it shares too little with the other photos.", file=sys.stderr)
+    print(f"{len(there)} of {len(photos)} photos fit together", file=sys.stderr)
 
 
 # --- the scene ---------------------------------------------------------------------------------------

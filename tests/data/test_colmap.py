@@ -319,7 +319,7 @@ def test_the_depth_range_is_positive_and_never_empty():
     assert near < 7 < far and far / near < 1.1
 
 
-@pytest.mark.parametrize(("near", "far", "focal"), [(2.0, 3.0, 350.0), (5.0, 5.5, 800.0), (0.4, 9.0, 180.0)])
+@pytest.mark.parametrize(("near", "far", "focal"), [(2.0, 3.0, 350.0), (5.0, 5.5, 800.0), (0.4, 9.0, 170.0)])
 def test_the_planes_are_as_many_as_the_originals_rule_says_rounded_up_to_8(near, far, focal):
     intrinsics = np.array([[focal, 0, 160], [0, focal, 120], [0, 0, 1]])
     center, right = (np.linalg.inv(intrinsics) @ [160 + x, 120, 1] * near for x in (0, 1))
