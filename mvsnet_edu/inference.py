@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
-from itertools import groupby, product
+from itertools import groupby
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +29,7 @@ from .errors import InputError
 from .features import CHANNELS, STRIDE, standardize
 from .memory import free_memory, is_out_of_memory
 from .models import MVSNet
+from .tiles import GRID, Tile, cut_into_tiles
 
 __all__ = ["Estimates", "estimate_scene", "read_estimates"]
 
@@ -42,12 +43,8 @@ PEAK_PER_PIXEL = 45
 SLAB = 1 << 17
 #: More voxels than these overflow the indices of some kernels: 2^31 floats.
 MOST_VOXELS = (1 << 31) // CHANNELS
-#: Views that a GPU does together, at most; more gain no time.
+#: Views that a GPU does together, at most.
 MOST_VIEWS = 8
-#: A tile sees this many pixels beyond what it keeps: as far as the 3D network looks.
-MARGIN = 32
-#: Tiles begin at multiples of this, where the strided convolutions of the 3D network begin.
-GRID = 8
 
 
 class Estimates(NamedTuple):
@@ -202,7 +199,7 @@ def _batches(jobs: list[_Job], memory: int, device: torch.device) -> Iterator[li
 def _views_at_once(job: _Job, memory: int, device: torch.device) -> int:
     if device.type != "cuda":  # one view keeps all cores of a CPU busy
         return 1
-    return next((n for n in range(MOST_VIEWS, 1, -1) if _fits(job, job.size, memory, n)), 1)
+    return next((n for n in range(MOST_VIEWS, 1, -1) if _fits(job, memory, job.size, n)), 1)
 
 
 def _announce(jobs: list[_Job], memory: int, device: torch.device) -> None:
@@ -281,7 +278,7 @@ def _estimate(
 
 
 def _sweep(
-    network: MVSNet, photos: list[list[_Photo]], jobs: list[_Job], tiles: list[_Tile]
+    network: MVSNet, photos: list[list[_Photo]], jobs: list[_Job], tiles: list[Tile]
 ) -> tuple[Tensor, Tensor]:
     features = torch.stack([torch.stack([photo.features for photo in row]) for row in photos])
     cameras = [torch.stack([photo.camera.intrinsics for photo in row]) for row in photos]
@@ -314,53 +311,26 @@ def _cost_volume(
 # --- making do with the memory -----------------------------------------------------------------------
 
 
-class _Tile(NamedTuple):
-    """A part of the depth map, and what the network must see for it."""
-
-    window: Window
-    core: tuple[slice, ...]  # in the depth map (B, h, w)
-    inner: tuple[slice, ...]  # the same in the window
-
-
-def _tiles(job: _Job, memory: int) -> list[_Tile]:
-    """As few tiles as fit, as square as they can be."""
-    (h, w), D = job.size, len(job.depths)
-    rows = columns = 1
-    while max(h / rows, w / columns) > MARGIN or rows == columns == 1:
-        tiles = [_tile(*spans) for spans in product(_spans(h, rows), _spans(w, columns))]
-        if all(_fits(job, tile.window[2:], memory) for tile in tiles):
-            return tiles
-        rows, columns = (rows + 1, columns) if h * columns > w * rows else (rows, columns + 1)
-    message = f"A depth map of {w} x {h} pixels from {D} planes needs more memory than there is"
-    raise InputError(f"{message}: make the images smaller, or take fewer planes.")
+def _tiles(job: _Job, memory: int) -> list[Tile]:
+    tiles = cut_into_tiles(job.size, partial(_fits, job, memory))
+    if not tiles:
+        (h, w), D = job.size, len(job.depths)
+        message = f"A depth map of {w} x {h} pixels from {D} planes needs more memory than there is"
+        raise InputError(f"{message}: make the images smaller, or take fewer planes.")
+    return tiles
 
 
-def _spans(length: int, parts: int) -> list[tuple[int, int, int, int]]:
-    """Cut an axis: for each part where it begins and ends, and where what it sees begins and ends."""
-    step = -(-length // (parts * GRID)) * GRID
-    cuts = [(start, min(start + step, length)) for start in range(0, length, step)]
-    return [(start, stop, max(0, start - MARGIN), min(length, stop + MARGIN)) for start, stop in cuts]
-
-
-def _tile(rows: tuple[int, ...], columns: tuple[int, ...]) -> _Tile:
-    top, bottom, first, last = rows
-    left, right, near, far = columns
-    core = (slice(None), slice(top, bottom), slice(left, right))
-    inner = (slice(None), slice(top - first, bottom - first), slice(left - near, right - near))
-    return _Tile((first, near, last - first, far - near), core, inner)
-
-
-def _fits(job: _Job, size: tuple[int, ...], memory: int, views: int = 1) -> bool:
+def _fits(job: _Job, memory: int, size: tuple[int, int], views: int = 1) -> bool:
     return _voxels(job, size) * views < MOST_VOXELS and _need(job, size) * views <= memory
 
 
-def _need(job: _Job, size: tuple[int, ...]) -> int:
+def _need(job: _Job, size: tuple[int, int]) -> int:
     """Bytes at the peak: in the 3D network, or in the feature network before it."""
     h, w = job.size
     return 4 * max(PEAK_PER_VOXEL * _voxels(job, size), PEAK_PER_PIXEL * h * w * STRIDE**2)
 
 
-def _voxels(job: _Job, size: tuple[int, ...]) -> int:
+def _voxels(job: _Job, size: tuple[int, int]) -> int:
     """As the 3D network pads them."""
     D, h, w = (-(-n // GRID) * GRID for n in (len(job.depths), *size))
     return D * h * w
