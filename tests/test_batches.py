@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_scenes import small_scene
 
 from mvsnet_edu import InputError
 from mvsnet_edu.batches import Batches, collate, held_out_batches, load, spare_workers, training_batches
 from mvsnet_edu.data.scene import Sample
-from mvsnet_edu.data.synthetic import SyntheticScenes, make_scene
+from mvsnet_edu.data.synthetic import SyntheticScenes
 from mvsnet_edu.recipe import DataTable, Recipe, StageTable, ValidationTable
 
 
@@ -143,7 +144,7 @@ def test_generated_scenes_are_held_out_from_each_other():
 def two_scenes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
     for seed, name in enumerate(("train", "val")):
-        make_scene(folder / name, "still-life", seed=seed, views=4, size=(64, 48), planes=16)
+        small_scene(folder / name, seed, views=4)
     return folder
 
 
