@@ -323,6 +323,16 @@ def test_a_gpu_does_as_many_views_at_once_as_fit(scene):
     assert [len(batch) for batch in inference._batches(jobs, 99 * need, torch.device("cpu"))] == [1] * 6
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_gpu_gives_the_same_maps(scene, network, tmp_path, capsys):
+    for device in ("cpu", "cuda"):
+        estimate_scene(scene, tmp_path / device, network, num_sources=1, device=device)
+    assert "8 views at a time" in capsys.readouterr().err
+    for view in (2, 5):
+        on_cpu, on_gpu = (read_pfm(tmp_path / f"{device}/depth/{view:08d}.pfm") for device in ("cpu", "cuda"))
+        assert on_gpu == pytest.approx(on_cpu, rel=0.01)
+
+
 @pytest.mark.parametrize("slab", [1, 500, 10**9])
 @pytest.mark.parametrize("window", [(0, 0, 12, 17), (8, 0, 4, 11)])
 def test_a_volume_filled_by_planes_is_the_whole_one_bit_for_bit(slab, window, monkeypatch):
