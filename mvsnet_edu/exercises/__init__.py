@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 
 from ..errors import InputError
-from . import conventions, fusion, loss, refinement, testing, views, welcome
+from . import conventions, fusion, loss, photos, refinement, testing, training, views, welcome
 from .checking import TRIALS, examine
 from .draw import LEVELS
 from .exercise import Exercise
@@ -20,7 +20,7 @@ __all__ = ["check", "hint", "names", "report", "statement"]
 
 _EXERCISES = {
     exercise.name: exercise
-    for chapter in (welcome, conventions, views, refinement, loss, testing, fusion)
+    for chapter in (welcome, conventions, views, refinement, loss, training, testing, fusion, photos)
     for exercise in chapter.EXERCISES
 }
 _solved: set[str] = set()
