@@ -100,7 +100,7 @@ def reconstruct(
         out: a new folder, or that of an earlier call.
         size: longest side of the images that the network sees, in pixels.
         num_sources: source views for each view.
-        depth_num: number of depth planes; by default what each view needs.
+        depth_num: number of depth planes; by default what the view with the widest range needs.
         inverse: spread the planes evenly over 1 / depth.
         masks: folder with an image for some or all photos, of the same name up to the suffix; where it is
             black, the photo is ignored.

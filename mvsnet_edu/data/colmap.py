@@ -109,7 +109,7 @@ def scene_from_colmap(
             folder itself: what COLMAP's image_undistorter writes.
         scene: the folder to write; must not exist yet, or be empty.
         num_sources: at most this many sources for each view.
-        depth_num: number of planes; by default what each view needs.
+        depth_num: number of planes; by default what the view with the widest range needs.
 
     Returns:
         The scene, opened.
@@ -124,7 +124,7 @@ def scene_from_colmap(
     model = _usable(read_model(_model_folder(dense)), dense)
     size = max(model.sizes, key=model.sizes.count)  # (W, H)
     photos = _Lazy(model, lambda view: cover(_photo(model, view, dense / "images"), size))
-    cameras = {view: _camera(model, view, size, depth_num) for view in photos}
+    cameras = dict(enumerate(_cameras(model, size, depth_num)))
     scores = view_scores(model.points, model.visibility, camera_center(model.extrinsics))
     written = write_scene(scene, photos, cameras, select_sources(scores, num_sources))
     with atomic_write(scene / "photos.txt") as file:
@@ -151,13 +151,19 @@ def _usable(model: SparseModel, folder: Path) -> SparseModel:
     return model.subset(rich)
 
 
-def _camera(model: SparseModel, view: int, size: tuple[int, int], depth_num: int | None) -> Camera:
+def _cameras(model: SparseModel, size: tuple[int, int], depth_num: int | None) -> list[Camera]:
+    """All with one number of planes, so that views can be estimated together: what the neediest one needs."""
+    ranges = [depth_range(model.depths(view)) for view in range(len(model.names))]
+    lenses = [_intrinsics(model, view, size) for view in range(len(model.names))]
+    focals = [float(intrinsics[0, 0]) for intrinsics in lenses]
+    num = depth_num or max(plane_count(*span, focal) for span, focal in zip(ranges, focals, strict=True))
+    rows = zip(model.extrinsics, lenses, ranges, strict=True)
+    return [Camera(pose, lens, near, (far - near) / (num - 1), num) for pose, lens, (near, far) in rows]
+
+
+def _intrinsics(model: SparseModel, view: int, size: tuple[int, int]) -> Tensor:
     (W0, H0), (W, H, left, top) = model.sizes[view], _covering(model.sizes[view], size)
-    scaled = scale_intrinsics(model.intrinsics[view], (W / W0, H / H0))
-    intrinsics = crop_intrinsics(scaled, left, top)
-    near, far = depth_range(model.depths(view))
-    num = depth_num or plane_count(near, far, float(intrinsics[0, 0]))
-    return Camera(model.extrinsics[view], intrinsics, near, (far - near) / (num - 1), num)
+    return crop_intrinsics(scale_intrinsics(model.intrinsics[view], (W / W0, H / H0)), left, top)
 
 
 def _photo(model: SparseModel, view: int, folder: Path) -> Tensor:

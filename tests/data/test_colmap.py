@@ -211,7 +211,9 @@ def test_the_depth_range_holds_nearly_all_points_and_the_planes_go_over_it(model
         inside = (depths > camera.depth_min) & (depths < camera.depth_max)
         assert inside.mean() >= 0.97
         assert camera.depth_max - camera.depth_min < 1.5 * np.ptp(depths)
-        assert camera.depth_num % 8 == 0
+        assert camera.depth_num % 8 == 0 and camera.depth_num == scene.camera(0).depth_num
+        focal = float(camera.intrinsics[0, 0])
+        assert camera.depth_num >= plane_count(camera.depth_min, camera.depth_max, focal)
         assert camera.depth_values()[-1].item() == pytest.approx(camera.depth_max)
 
 
