@@ -24,6 +24,8 @@ from mvsnet_edu.data.synthetic import SyntheticScenes
 from mvsnet_edu.recipe import DataTable, LossTable, NetworkTable, OptimizerTable, Recipe, StageTable
 
 from mvsnet_edu.recipe import ComputeTable, ValidationTable  # isort: skip
+from small_scenes import small_scene
+
 from mvsnet_edu.training import evaluate, predict, train
 
 SMALL = {"size": (64, 48), "depth_num": 16}
@@ -50,6 +52,11 @@ def timeless(line: dict) -> dict:
 
 def state(out: str) -> dict:
     return torch.load(Path(out) / "state.pt", weights_only=True)
+
+
+def state_after(recipe: Recipe) -> dict:
+    train(recipe, "cpu")
+    return state(recipe.out)
 
 
 def equal(one: dict, other: dict) -> bool:
@@ -162,6 +169,19 @@ def test_training_starts_from_given_weights(recipe, tmp_path):
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
     with pytest.raises(InputError, match="mvsnet.safetensors: its settings are .*'group'.* not those of"):
         train(replace(again, network=NetworkTable(norm="batch")), "cpu")
+
+
+def test_a_stage_can_leave_all_but_the_refinement_as_it_is(recipe):
+    """To the last bit; and afterwards everything learns again."""
+    first, second = replace(recipe, stage=(STAGE,)), replace(STAGE, steps=2, rate=1e-2, train="refinement")
+    before = {name: value.clone() for name, value in state_after(first)["network"].items()}
+    after = state_after(replace(recipe, stage=(STAGE, second)))["network"]
+    assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} == {
+        "refine_net"
+    }
+    last = state_after(replace(recipe, stage=(STAGE, second, STAGE)))["network"]
+    moved = {name.split(".")[0] for name in after if not torch.equal(last[name], after[name])}
+    assert moved == {"feature_net", "cost_reg_net", "refine_net"}
 
 
 def test_bf16_keeps_the_variance_in_float32(recipe, monkeypatch):
@@ -304,20 +324,26 @@ warm_up = 2
 batch = {batch}
 views = [2, 3]
 depth_num = 16
+[[stage]]
+steps = {more}
+rate = 1e-3
+batch = {batch}
+depth_num = 16
+train = "refinement"
 """
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> Path:
-    """Two folders with a scene each: they are faster to read than to draw."""
+    """Two folders with a scene each."""
     root = tmp_path_factory.mktemp("scenes")
     for seed, name in enumerate(("training", "held_out")):
-        synthetic.make_scene(root / name, "still-life", seed=seed, views=5, size=(64, 48), planes=16)
+        small_scene(root / name, seed)
     return root
 
 
 def command(scenes: Path, out: Path, workers: int = 0, **changes) -> list[str]:
-    settings = {"kind": "adamw", "steps": 10, "batch": 1} | changes
+    settings = {"kind": "adamw", "steps": 7, "more": 3, "batch": 1} | changes
     config = out.with_suffix(".toml")
     config.write_text(CONFIG.format(root=scenes, workers=workers, **settings))
     words = [sys.executable, "-m", "mvsnet_edu", "train", str(config)]
@@ -423,7 +449,7 @@ torch.save(state, f"{sys.argv[2]}.{made[0].fabric.global_rank}.pt")
 
 def test_two_processes_end_with_equal_weights_those_of_one_with_twice_the_batch(scenes, tmp_path):
     """By RMSProp, as Adam makes whole steps of gradients that are nothing but rounding."""
-    six = {"kind": "rmsprop", "steps": 6}
+    six = {"kind": "rmsprop", "steps": 4, "more": 2}
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
     (tmp_path / "ranks.py").write_text(RANKS)
     config, _, out, *_ = command(scenes, tmp_path / "two", batch=1, **six)[4:]
