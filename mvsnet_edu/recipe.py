@@ -89,8 +89,8 @@ class StageTable:
 
     ``batch`` counts samples of one process; ``accumulate`` batches make a step; ``views`` lists the numbers
     of views that a batch may have, repeated as often as they are wanted. Images are drawn at ``size`` (width,
-    height), or resized to it; without it, those of a data set stay as they are. ``train`` can leave all but the
-    refinement as it is: a step then costs a forward pass, so that it can have larger images.
+    height), or resized to it; without it, those of a data set stay as they are. ``train`` can leave all but
+    the refinement as it is: a step then costs a forward pass, so that it can have larger images.
     """
 
     steps: int

@@ -60,7 +60,7 @@ def test_the_papers_recipe():
     "change, says",
     [
         (("steps = 5", "steps = 5\nstesp = 1"), "unknown key stage[0].stesp"),
-        (("[data]", "[dota]"), "unknown key dota"),
+        (("[data]", "[dates]"), "unknown key dates"),
         (("steps = 5", ""), "stage[0].steps is missing"),
         (("steps = 5", "steps = 0"), "stage[0].steps must be at least 1, not 0"),
         (("steps = 5", "steps = 5.0"), "stage[0].steps must be a whole number, not 5.0"),
