@@ -8,9 +8,30 @@ from mvsnet_edu import InputError, exercises, soft_argmin
 from mvsnet_edu.exercises.checking import examine
 from mvsnet_edu.exercises.draw import LEVELS, Draw
 
-from . import test_conventions, test_fusion, test_loss, test_refinement, test_welcome
+from . import (
+    test_conventions,
+    test_fusion,
+    test_loss,
+    test_photos,
+    test_refinement,
+    test_testing,
+    test_training,
+    test_views,
+    test_welcome,
+)
 
-CHAPTERS = (test_welcome, test_conventions, test_refinement, test_loss, test_fusion)
+CHAPTERS = (
+    test_welcome,
+    test_conventions,
+    test_views,
+    test_refinement,
+    test_loss,
+    test_training,
+    test_testing,
+    test_fusion,
+    test_photos,
+)
+ORDER = [chapter.__name__.rpartition("test_")[2] for chapter in CHAPTERS]
 
 
 def refusal(name, answer, capsys):
@@ -26,8 +47,8 @@ def test_every_exercise_has_a_right_and_three_wrong_answers():
 
 def test_names_are_in_the_order_of_the_book():
     chapters = [exercises.statement(name).chapter for name in exercises.names()]
-    assert list(dict.fromkeys(chapters)) == ["welcome", "conventions", "refinement", "loss", "fusion"]
-    assert chapters == sorted(chapters, key=["welcome", "conventions", "refinement", "loss", "fusion"].index)
+    assert list(dict.fromkeys(chapters)) == ORDER
+    assert chapters == sorted(chapters, key=ORDER.index)
 
 
 @pytest.mark.parametrize("name", exercises.names())
