@@ -326,9 +326,10 @@ def _fits(job: _Job, memory: int, size: tuple[int, int], views: int = 1) -> bool
 
 
 def _need(job: _Job, size: tuple[int, int]) -> int:
-    """Bytes at the peak: in the 3D network, or in the feature network before it."""
-    h, w = job.size
-    return 4 * max(PEAK_PER_VOXEL * _voxels(job, size), PEAK_PER_PIXEL * h * w * STRIDE**2)
+    """Bytes at the peak: in the 3D network, with the features beside it, or in the feature network before."""
+    (h, w), voxels = job.size, _voxels(job, size)
+    features = CHANNELS * (len(job.views) * h * w + 5 * min(SLAB, voxels))  # what adding up the views takes
+    return 4 * max(PEAK_PER_VOXEL * voxels + features, PEAK_PER_PIXEL * h * w * STRIDE**2)
 
 
 def _voxels(job: _Job, size: tuple[int, int]) -> int:

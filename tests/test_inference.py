@@ -247,7 +247,7 @@ def memory_for(tiles):
 
 def _number_of_tiles(memory):
     try:
-        return len(inference._tiles(job(0, 1), memory))
+        return len(inference._tiles(job(0, 1, 2), memory))
     except InputError:
         return 0
 
