@@ -19,7 +19,7 @@ __all__ = ["clamped_loss", "forget_activations", "learning_rate", "make_optimize
 
 
 def clamped_loss(estimate: DepthEstimate, sample: Sample, clamp: float) -> Tensor:
-    """:func:`mvsnet_edu.mvsnet_loss` in which no pixel counts as more than so many intervals wrong.
+    """:func:`mvsnet_edu.losses.mvsnet_loss` in which no pixel counts as more than so many intervals wrong.
 
     A pixel that is farther off has no gradient: whatever hides the truth there, an occlusion say, the network
     is not asked to guess it.

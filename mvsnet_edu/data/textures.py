@@ -26,7 +26,7 @@ def noise_texture(
     Args:
         dice: draws it.
         size: of the solid, in world units.
-        pattern: one of :data:`mvsnet_edu.data.render.PATTERNS`.
+        pattern: one of ``PATTERNS`` of :mod:`mvsnet_edu.data.render`.
         colors: (2, 3), RGB in [0, 1].
         roughness: root mean square of the amplitudes.
         gloss: strength of the highlight.

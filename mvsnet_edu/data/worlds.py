@@ -15,7 +15,7 @@ from .textures import noise_texture, wild_texture
 
 __all__ = ["BODIES", "WORLDS", "hand_held", "look_at", "pinhole", "wild_world"]
 
-#: Shapes with flat or round sides; see :data:`mvsnet_edu.data.render.SHAPES`.
+#: Shapes with flat or round sides; see :mod:`mvsnet_edu.data.render`.
 BODIES = ("ellipsoid", "box", "cylinder", "roof", "hexagon", "pyramid")
 _EYE = torch.eye(3, dtype=torch.float64)
 
