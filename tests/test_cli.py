@@ -17,7 +17,7 @@ from mvsnet_edu.data.scene import write_scene
 from mvsnet_edu.data.synthetic import LAYOUTS, SHIPPED
 from mvsnet_edu.models import MVSNet
 
-COMMANDS = ("depth", "fuse", "evaluate", "make-data")
+COMMANDS = ("reconstruct", "colmap", "depth", "fuse", "evaluate", "make-data")
 H, W = 40, 56
 K = torch.tensor([[60.0, 0, 28], [0, 60, 20], [0, 0, 1]], dtype=torch.float64)
 
