@@ -104,7 +104,7 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, step: i
         average: changed in place; of the same kind as ``network``.
         network: after its step.
         decay: how much of the average stays, below 1; with 0 it becomes a copy.
-        step: number of the step, from 0.
+        step: number of the step since averaging began, from 0.
 
     Source: ours.
 

@@ -228,7 +228,7 @@ class Training:
             start, stream.seconds = time.monotonic(), 0.0
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(stage, step + 1)
-            row = self._step(stream, stage)
+            row = self._step(stream, stage, step)
             self.progress.add(row, time.monotonic() - start, stream.seconds)
             self.failures = 0 if row is not None else self.failures + 1
             if row is None:
@@ -239,7 +239,7 @@ class Training:
         given = self.recipe.data.workers
         return spare_workers(batches, _processes()[1]) if given is None else given
 
-    def _step(self, stream: Iterator[Sample], stage: StageTable) -> Tensor | None:
+    def _step(self, stream: Iterator[Sample], stage: StageTable, step: int) -> Tensor | None:
         """One step of the optimiser: its loss, accuracies and gradient norm; None if that is not finite."""
         self.optimizer.zero_grad()
         rows = []
@@ -252,7 +252,7 @@ class Training:
         if not row[-1].isfinite():
             return None
         self.optimizer.step()
-        update_average(self.average, self.network, self.recipe.optimizer.ema, self.progress.step)
+        update_average(self.average, self.network, self.recipe.optimizer.ema, step)  # anew in each stage
         return row
 
     def _backward(self, sample: Sample, parts: int) -> Tensor:

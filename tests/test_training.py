@@ -114,7 +114,7 @@ def test_a_step_is_that_of_a_plain_loop(recipe):
     expected = {name: value.clone() for name, value in network.state_dict().items()}
     optimizer = torch.optim.AdamW(network.parameters())
     plan = [(0, 0, 5e-4), (0, 1, 5e-4), (0, 2, 5e-4 * (1 - 0.5**0.5)), (0, 3, 0), (1, 0, 2.5e-4), (1, 1, 0)]
-    for step, (stage, k, rate) in enumerate(plan):
+    for stage, k, rate in plan:
         optimizer.param_groups[0]["lr"] = rate
         sample = training_batches(recipe, stage)[k]
         estimate = predict(network, sample)
@@ -126,7 +126,7 @@ def test_a_step_is_that_of_a_plain_loop(recipe):
         mvsnet_loss(*maps, truth, sample.depth_interval).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
         optimizer.step()
-        keep = min(0.5, (1 + step) / (10 + step))
+        keep = min(0.5, (1 + k) / (10 + k))  # the average starts anew with the second stage
         expected = {n: keep * expected[n] + (1 - keep) * v for n, v in network.state_dict().items()}
     for name, value in expected.items():
         torch.testing.assert_close(averaged[name], value, rtol=1e-4, atol=1e-6)
