@@ -173,9 +173,9 @@ def prepare_photos(
 
     Source: ours.
     """
-    out, prepared = Path(out), []
-    mask_of = _masks_by_stem(masks)
-    for path in _progress(find_photos(photos), "photos"):
+    out, found, prepared = Path(out), find_photos(photos), []
+    mask_of = _masks_by_stem(masks, found)
+    for path in _progress(found, "photos"):
         try:
             photo = read_photo(path, longest)
         except InputError as error:
@@ -185,21 +185,22 @@ def prepare_photos(
         size = (photo.image.shape[2], photo.image.shape[1])
         write_image(out / "photos" / file, photo.image)
         if masks:
-            _write_mask(out / "masks" / f"{file}.png", mask_of.pop(path.stem, None), size)
+            _write_mask(out / "masks" / f"{file}.png", mask_of.get(path.stem), size)
         prepared.append(PreparedPhoto(file, path.name, size, photo.focal, photo.camera))
     if len(prepared) < LEAST:
         raise InputError(
             f"{photos} has {len(prepared)} photos that can be read; {LEAST} are needed at least."
         )
-    if mask_of:
-        raise InputError(f"{next(iter(mask_of.values()))} is a mask without a readable photo of that name.")
     with atomic_write(out / "photos" / "photos.json") as file:
         file.write(json.dumps([photo._asdict() for photo in prepared], indent=1).encode())
     return prepared
 
 
-def _masks_by_stem(folder: str | PathLike[str] | None) -> dict[str, Path]:
-    return {path.stem: path for path in find_photos(folder)} if folder else {}
+def _masks_by_stem(folder: str | PathLike[str] | None, photos: Sequence[Path]) -> dict[str, Path]:
+    masks = {path.stem: path for path in find_photos(folder)} if folder else {}
+    for stem in sorted(set(masks) - {path.stem for path in photos}):
+        raise InputError(f"{masks[stem]} is a mask without a photo of that name.")
+    return masks
 
 
 def _write_mask(path: Path, mask: Path | None, size: tuple[int, int]) -> None:

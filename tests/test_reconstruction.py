@@ -345,6 +345,14 @@ def test_a_mask_without_photo_is_named(tmp_path):
         prepare_photos(folder, tmp_path / "out", masks=masks)
 
 
+def test_a_photo_that_cannot_be_read_may_have_a_mask(tmp_path, capsys):
+    folder, masks = noise(tmp_path / "photos", 4), noise(tmp_path / "masks", 4)
+    (folder / "1.png").write_bytes(b"")
+    assert len(prepare_photos(folder, tmp_path / "out", masks=masks)) == 3
+    assert "1.png is left out" in capsys.readouterr().err
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 3
+
+
 def test_prepared_photos_are_listed(tmp_path):
     listed = prepare_photos(noise(tmp_path / "photos", 3), tmp_path / "out", longest=40)
     assert [photo.name for photo in listed] == ["0.png", "1.png", "2.png"]
