@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .data.colmap import cover, scene_from_colmap
@@ -27,7 +26,6 @@ from .data.photos import find_photos, read_mask, read_photo
 from .data.ply import PointCloud, read_ply, write_ply
 from .data.scene import Scene
 from .errors import InputError
-from .features import STRIDE
 from .fusion import fuse_depth_maps
 from .inference import estimate_scene, read_estimates
 from .models import MVSNet
@@ -46,6 +44,7 @@ __all__ = [
 FEATURE_SIZE = 1600  # longest side on which features are sought; more cost time and gain next to nothing
 SMALL = 1000  # features of smaller photos are also sought in the photo enlarged twice
 FEATURES = 4096  # at most so many in a photo; the time to match two photos grows with the square
+LEAST_POINTS = 10  # in the whole scene
 LEAST = 3  # photos; with two, no depth is confirmed by a third view
 NEIGHBOURS = 10  # in a sequence, a photo is matched with so many after it, and with some farther ones
 SEED = 0
@@ -366,7 +365,7 @@ def register_photos(out: str | PathLike[str]) -> list[str]:
             )
         model = max(models.values(), key=lambda model: model.num_reg_images(), default=None)
         there = {model.image(number).name for number in model.reg_image_ids()} if model else set()
-        _check_registered(photos, there)
+        _check_registered(photos, there, model.num_points3D() if model else 0)
         (work / "sparse").mkdir(exist_ok=True)
         model.write_binary(work / "sparse")
     return [photo.name for photo in photos if photo.file in there]
@@ -380,9 +379,11 @@ def _mapper_options(pycolmap: Any) -> Any:
     return options
 
 
-def _check_registered(photos: Sequence[PreparedPhoto], there: set[str]) -> None:
+def _check_registered(photos: Sequence[PreparedPhoto], there: set[str], points: int) -> None:
     if len(there) < LEAST:
         raise InputError(f"Only {len(there)} of {len(photos)} photos fit together: {ADVICE}.")
+    if points < LEAST_POINTS:  # photos taken on the spot fit together, but show no depth
+        raise InputError(f"The photos share only {points} points whose depth can be told: {ADVICE}.")
     for photo in photos:
         if photo.file not in there:
             print(f"{photo.name} is left out: it shares too little with the other photos.", file=sys.stderr)
@@ -486,10 +487,9 @@ def fuse_scene(
 
     out = Path(out)
     views, depths, probabilities, *rest = read_estimates(scene, out)
-    for view, mask in (masks or {}).items():
-        if view in views:
-            probability = probabilities[views.index(view)]
-            probability *= _inside(mask, probability.shape)
+    if masks:
+        everything = [torch.ones(image.shape[1:], dtype=torch.bool) for image in rest[0]]
+        thresholds["masks"] = [masks.get(v, all_) for v, all_ in zip(views, everything, strict=True)]
     sources = [[views.index(source) for source in scene.sources(view) if source in views] for view in views]
     cloud = fuse_depth_maps(depths, probabilities, *rest, sources=sources, **thresholds)
     if not len(cloud):
@@ -500,13 +500,6 @@ def fuse_scene(
     write_ply(out / "fused.ply", cloud)
     page.save(out / "fused.html")
     return cloud
-
-
-def _inside(mask: Tensor, shape: tuple[int, int]) -> Tensor:
-    """(h, w) of a mask (H, W): False where any pixel of the image under it is masked."""
-    h, w = shape
-    outside = 1 - mask[: STRIDE * h, : STRIDE * w].float()
-    return F.max_pool2d(outside[None], STRIDE)[0] == 0
 
 
 # --- helpers -----------------------------------------------------------------------------------------

@@ -278,7 +278,7 @@ class Scene:
         """All that a network needs to estimate the depth of one view.
 
         Where the scene has fewer sources than asked for, the sample has those there are. The original pads
-        with the reference itself instead, which pulls the variance towards zero at every depth.
+        with the reference itself instead, which brings no evidence and doubles the reference's vote.
 
         Args:
             ref: the reference view.

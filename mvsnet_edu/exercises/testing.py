@@ -137,8 +137,8 @@ ROUND_TRIP = Exercise(
     question=(
         "Go from N pixels `(N, 2)` of a reference view, by their depths `(N,)`, to a source view; there take "
         "the depths `claimed`, `(N,)`, instead, and come back. Return `(pixels, depth)`: where you arrive in "
-        "the reference, `(N, 2)`, and at which depth, `(N,)`. Intrinsics are `(3, 3)`, extrinsics `(4, 4)`, "
-        "world to camera."
+        "the reference, `(N, 2)`, and at which depth, `(N,)`. `ref_intrinsics` and `src_intrinsics` are "
+        "`(3, 3)`, `ref_extrinsics` and `src_extrinsics` `(4, 4)`, world to camera."
     ),
     hint=(
         "Four steps: into the world with the reference's camera, into the source, back into the world with "
@@ -203,10 +203,10 @@ COUNT_VIEWS = Exercise(
     signature="count_views(reprojection_error, relative_error, stride)",
     question=(
         "Return how many views agree at every pixel of a reference, `(h, w)`, whole numbers, *the reference "
-        "itself included*. Both errors are `(S, h, w)` for S sources. A source agrees where the reprojection "
-        "error is below one pixel *of the image* and the relative error of the depth below 0.01. The "
-        "reprojection error is given in pixels of the depth map, which is `stride` times smaller than the "
-        "image."
+        "itself included*. `reprojection_error` and `relative_error` (of the depth) are `(S, h, w)` for S "
+        "sources. A source agrees where the first is below one pixel *of the image* and the second below "
+        "0.01. The reprojection error is given in pixels of the depth map, which is `stride` times smaller "
+        "than the image."
     ),
     hint=(
         "One pixel of the depth map is how many pixels of the image? Then count, and do not forget whom you "

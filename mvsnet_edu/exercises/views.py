@@ -92,9 +92,9 @@ PAIR_SCORE = Exercise(
     signature="pair_score(points, center_a, center_b)",
     question=(
         "Return the score of a pair of views: the weights of `angle-weight`, summed over the points that "
-        "both see. `points` is `(N, 3)`, the camera centres are `(3,)`, all of them `float64`; the score is "
-        "a tensor without dimensions. The angle is the one *at the point*, between the rays to the two "
-        "centres."
+        "both see. `points` is `(N, 3)`, the camera centres `center_a` and `center_b` are `(3,)`, all of "
+        "them `float64`; the score is a tensor without dimensions. The angle is the one *at the point*, "
+        "between the rays to the two centres."
     ),
     hint=(
         "F.normalize makes rays of length 1, whose product is the cosine. What does arccos say to "
