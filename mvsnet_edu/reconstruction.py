@@ -494,7 +494,9 @@ def fuse_scene(
     cloud = fuse_depth_maps(depths, probabilities, *rest, sources=sources, **thresholds)
     if not len(cloud):
         raise InputError(f"{out} has no point that passes: lower --min-probability or --min-views.")
-    title = f"{scene.folder.resolve().name}: {len(cloud)} points from {len(views)} views"
+    folder, made = scene.folder.resolve(), out.resolve()  # a scene within the results has no name of its own
+    name = made.name if folder.is_relative_to(made) else folder.name
+    title = f"{name}: {len(cloud)} points from {len(views)} views"
     start = Viewpoint.of_camera(rest[-1][0], rest[-2][0], cloud.points)
     page = point_cloud(cloud.points, cloud.colors, cloud.normals, view=start, title=title)
     write_ply(out / "fused.ply", cloud)
