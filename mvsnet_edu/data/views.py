@@ -166,10 +166,11 @@ def depth_range(depths: Tensor, margin: float = 0.1) -> tuple[float, float]:
 
 
 def plane_count(near: float, far: float, focal: float, least: int = 32, most: int = 256) -> int:
-    """How many planes a range needs so that neighbouring ones are about a pixel apart.
+    """How many planes a range needs so that depth is cut as finely as the image, at the near end.
 
     One pixel at the nearest plane spans near / focal in the world. Evenly divided in 1 / depth, the range has
-    as many planes as make a step of that size at the near end.
+    as many planes as make a step of that size there. What a step moves in a source view is another question:
+    it grows with the baseline.
 
     Args:
         near: the least depth.
