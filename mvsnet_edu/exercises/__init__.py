@@ -11,7 +11,19 @@ from __future__ import annotations
 import difflib
 
 from ..errors import InputError
-from . import conventions, fusion, loss, photos, refinement, testing, training, views, welcome
+from . import (
+    conventions,
+    cost_volume,
+    features,
+    fusion,
+    loss,
+    photos,
+    refinement,
+    testing,
+    training,
+    views,
+    welcome,
+)
 from .checking import TRIALS, examine
 from .draw import LEVELS
 from .exercise import Exercise
@@ -20,7 +32,19 @@ __all__ = ["check", "hint", "names", "report", "statement"]
 
 _EXERCISES = {
     exercise.name: exercise
-    for chapter in (welcome, conventions, views, refinement, loss, training, testing, fusion, photos)
+    for chapter in (
+        welcome,
+        conventions,
+        views,
+        features,
+        cost_volume,
+        refinement,
+        loss,
+        training,
+        testing,
+        fusion,
+        photos,
+    )
     for exercise in chapter.EXERCISES
 }
 _solved: set[str] = set()

@@ -10,6 +10,8 @@ from mvsnet_edu.exercises.draw import LEVELS, Draw
 
 from . import (
     test_conventions,
+    test_cost_volume,
+    test_features,
     test_fusion,
     test_loss,
     test_photos,
@@ -24,6 +26,8 @@ CHAPTERS = (
     test_welcome,
     test_conventions,
     test_views,
+    test_features,
+    test_cost_volume,
     test_refinement,
     test_loss,
     test_training,
