@@ -170,8 +170,8 @@ VOLUME_BYTES = Exercise(
     signature="volume_bytes(width, height, depth_num, bytes_per_number)",
     question=(
         "How many bytes does one cost volume take? The images have `width` x `height` pixels, there are "
-        "`depth_num` hypotheses and 32 channels, and a number takes `bytes_per_number` bytes. Features have a "
-        "quarter of the images' width and of their height; what is left over is cut off. Return an `int`."
+        "`depth_num` hypotheses and 32 channels, and a number takes `bytes_per_number` bytes. Features have "
+        "a quarter of the images' width and of their height; what is left over is cut off. Return an `int`."
     ),
     hint="Two quarters are a sixteenth. // rounds down, each of the two for itself.",
     reference=_volume_bytes,
