@@ -10,6 +10,17 @@ from mvsnet_edu.figures.cloud import Viewpoint, point_cloud
 from mvsnet_edu.figures.figure import Figure
 from mvsnet_edu.figures.loss import loss_explorer
 from mvsnet_edu.figures.refinement import refinement_profile
+from mvsnet_edu.figures.regression import Bump, soft_argmin
 from mvsnet_edu.figures.wipe import Picture, compare
 
-__all__ = ["Figure", "Picture", "Viewpoint", "compare", "loss_explorer", "point_cloud", "refinement_profile"]
+__all__ = [
+    "Bump",
+    "Figure",
+    "Picture",
+    "Viewpoint",
+    "compare",
+    "loss_explorer",
+    "point_cloud",
+    "refinement_profile",
+    "soft_argmin",
+]

@@ -12,6 +12,7 @@ from mvsnet_edu.figures import (
     loss_explorer,
     point_cloud,
     refinement_profile,
+    soft_argmin,
 )
 
 HEIGHT, WIDTH = 5, 8
@@ -45,6 +46,8 @@ def make(kind: str) -> Figure:
         return loss_explorer(reach=4, steps=4)
     if kind == "refinement":
         return refinement_profile(initial, refined, truth, depth_start=480.0, depth_interval=2.5)
+    if kind == "regression":
+        return soft_argmin([(2.46, 0.8, 1.2), (4.34, 0.5, 1.7)], interval=0.2, planes=15, unit="m")
     measured = np.where(truth > 0, truth, np.nan)
     pictures = {
         "photo": np.random.default_rng(3).integers(0, 256, (4 * HEIGHT, 4 * WIDTH, 3), dtype=np.uint8),
@@ -54,4 +57,4 @@ def make(kind: str) -> Figure:
     return compare(pictures, unit="mm", digits=3)
 
 
-KINDS = ("cloud", "wipe", "loss", "refinement")
+KINDS = ("cloud", "wipe", "loss", "refinement", "regression")
