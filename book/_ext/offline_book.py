@@ -1,10 +1,13 @@
-"""Make every page self-sufficient: without scripts that reach for the network, or that are listed twice."""
+"""Make every page self-sufficient: no form that needs a kernel, no script of the network or listed twice."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from sphinx.application import Sphinx
+
+from mvsnet_edu.figures.form import STILL
 
 
 def keep_local_scripts(
@@ -12,11 +15,10 @@ def keep_local_scripts(
 ) -> None:
     """Remove thebe (live code, which needs a server) and repeated scripts from a page about to be written."""
     unique = {(script.filename, script.attributes.get("body")): script for script in context["script_files"]}
-    context["script_files"] = [
-        script for key, script in unique.items() if "thebe" not in f"{key}".lower()
-    ]
+    context["script_files"] = [script for key, script in unique.items() if "thebe" not in f"{key}".lower()]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    os.environ[STILL] = "1"  # the kernels that execute the chapters inherit it
     app.connect("html-page-context", keep_local_scripts, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

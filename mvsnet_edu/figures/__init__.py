@@ -2,12 +2,14 @@
 
 Each function returns a ``Figure``: one piece of HTML with its data, its script and a static picture inside.
 It shows itself in Jupyter and in the built book, and ``Figure.save`` writes it as a page of its own.
+In Jupyter, ``live`` adds a form for the arguments that need Python to follow.
 """
 
 from __future__ import annotations
 
 from mvsnet_edu.figures.cloud import Viewpoint, point_cloud
 from mvsnet_edu.figures.figure import Figure
+from mvsnet_edu.figures.form import live
 from mvsnet_edu.figures.loss import loss_explorer
 from mvsnet_edu.figures.refinement import refinement_profile
 from mvsnet_edu.figures.regression import Bump, soft_argmin
@@ -19,6 +21,7 @@ __all__ = [
     "Picture",
     "Viewpoint",
     "compare",
+    "live",
     "loss_explorer",
     "point_cloud",
     "refinement_profile",

@@ -207,3 +207,24 @@ def test_the_page_decides_on_the_theme_before_the_system(
             "all => all.map(e => getComputedStyle(e).color)"
         )
         assert min(contrast(paper, luminance(color)) for color in soft) > 4.5
+
+
+def test_figures_start_in_jupyter_which_builds_them_detached(chromium: Any, tmp_path: Path):
+    """JupyterLab sets the HTML of an element outside the page, makes its scripts anew, and then attaches it."""
+    path = tmp_path / "lab.html"
+    path.write_text("<!doctype html><title>lab</title><link rel=icon href='data:,'><body></body>")
+    render = """html => {
+        const host = document.createElement("div");
+        host.innerHTML = html;
+        for (const dead of host.querySelectorAll("script")) {
+            const script = document.createElement("script");
+            for (const { name, value } of dead.attributes) script.setAttribute(name, value);
+            script.textContent = dead.textContent;
+            dead.replaceWith(script);
+        }
+        document.body.replaceChildren(host);
+        return host.firstElementChild.dataset.on;
+    }"""
+    with opened(chromium, path) as page:
+        for kind in (*KINDS, KINDS[0]):
+            assert page.evaluate(render, make(kind).html) == "yes"
