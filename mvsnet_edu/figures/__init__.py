@@ -13,6 +13,7 @@ from mvsnet_edu.figures.form import live
 from mvsnet_edu.figures.loss import loss_explorer
 from mvsnet_edu.figures.refinement import refinement_profile
 from mvsnet_edu.figures.regression import Bump, soft_argmin
+from mvsnet_edu.figures.volume import cost_volume
 from mvsnet_edu.figures.wipe import Picture, compare
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Picture",
     "Viewpoint",
     "compare",
+    "cost_volume",
     "live",
     "loss_explorer",
     "point_cloud",

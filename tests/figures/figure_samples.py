@@ -9,6 +9,7 @@ from mvsnet_edu.figures import (
     Picture,
     Viewpoint,
     compare,
+    cost_volume,
     loss_explorer,
     point_cloud,
     refinement_profile,
@@ -38,6 +39,15 @@ def patches() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.concatenate(squares), colors, normals
 
 
+def volumes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A variance (C, D, h, w), a cost (D, h, w) and the depths (D,), which are not even."""
+    rng = np.random.default_rng(9)
+    shape = (6, HEIGHT, WIDTH)
+    variance = rng.gamma(0.5, 1.0, (3, *shape)).astype(np.float32)
+    cost = rng.normal(0, 4, shape).astype(np.float32)
+    return variance, cost, np.array([490.0, 496.0, 503.0, 511.0, 520.0, 530.0])
+
+
 def make(kind: str) -> Figure:
     initial, refined, truth = depth_maps()
     if kind == "cloud":
@@ -48,13 +58,16 @@ def make(kind: str) -> Figure:
         return refinement_profile(initial, refined, truth, depth_start=480.0, depth_interval=2.5)
     if kind == "regression":
         return soft_argmin([(2.46, 0.8, 1.2), (4.34, 0.5, 1.7)], interval=0.2, planes=15, unit="m")
+    photo = np.random.default_rng(3).integers(0, 256, (4 * HEIGHT, 4 * WIDTH, 3), dtype=np.uint8)
+    if kind == "volume":
+        return cost_volume(*volumes(), truth, image=photo)
     measured = np.where(truth > 0, truth, np.nan)
     pictures = {
-        "photo": np.random.default_rng(3).integers(0, 256, (4 * HEIGHT, 4 * WIDTH, 3), dtype=np.uint8),
+        "photo": photo,
         "truth": measured,
         "error": Picture((initial - measured) / 2.5, "intervals", "diverging"),
     }
     return compare(pictures, unit="mm", digits=3)
 
 
-KINDS = ("cloud", "wipe", "loss", "refinement", "regression")
+KINDS = ("cloud", "wipe", "loss", "refinement", "regression", "volume")
