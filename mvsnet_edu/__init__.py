@@ -20,7 +20,7 @@ from .losses import (
     mvsnet_regression_loss,
     non_zero_mean_absolute_diff,
 )
-from .models import DepthEstimate, MVSNet
+from .models import DepthEstimate, MVSNet, RMVSNet
 from .refinement import RefineNet, depth_refine
 from .regularization import CostRegNet
 
@@ -34,6 +34,7 @@ __all__ = [
     "FeatureNet",
     "InputError",
     "MVSNet",
+    "RMVSNet",
     "RefineNet",
     "backproject",
     "camera_center",

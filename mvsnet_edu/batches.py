@@ -6,7 +6,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -54,8 +54,10 @@ class Batches(Dataset):
         rank: number of this process.
         ranks: how many there are.
         start: the sample that batch 0 of process 0 begins with.
+        alternate: every second batch has its planes in descending order, for a network to which the order
+            matters.
 
-    Source: ours.
+    Source: ours; alternate: ``train.py`` (``depth_start + (depth_num - 1) * depth_interval``).
     """
 
     samples: Samples
@@ -66,11 +68,15 @@ class Batches(Dataset):
     rank: int = 0
     ranks: int = 1
     start: int = 0
+    alternate: bool = False
 
     def __getitem__(self, k: int) -> Sample:
         """Batch k: sample (k * ranks + rank) * B and the next B - 1; all processes choose equal views."""
         chosen = [self.samples[n] for n in self.numbers(k, self.rank)]
-        return collate(chosen, random.Random(f"{self.seed} {k}").choice(self.views))
+        batch = collate(chosen, random.Random(f"{self.seed} {k}").choice(self.views))
+        if self.alternate and k % 2:
+            return replace(batch, depth_values=batch.depth_values.flip(1))
+        return batch
 
     def numbers(self, k: int, rank: int) -> list[int]:
         """Which samples batch k of a process consists of."""
@@ -141,7 +147,8 @@ def training_batches(recipe: Recipe, number: int, rank: int = 0, ranks: int = 1)
     else:
         samples = _finite(data, "train", *shape)
     shuffle = data.kind != "generated"
-    return Batches(samples, stage.batch, stage.views, recipe.seed, shuffle, rank, ranks, start)
+    alternate = recipe.network.kind == "rmvsnet"
+    return Batches(samples, stage.batch, stage.views, recipe.seed, shuffle, rank, ranks, start, alternate)
 
 
 def held_out_batches(recipe: Recipe, rank: int = 0, ranks: int = 1) -> Batches:

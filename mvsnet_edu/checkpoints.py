@@ -56,11 +56,13 @@ def save_network(network: nn.Module, path: str | PathLike[str], **notes: str) ->
     temporary.replace(path)  # in one step: whoever reads the file meanwhile finds the old one, whole
 
 
-def load_network(kind: type[Network], name_or_path: str | PathLike[str]) -> Network:
+def load_network(
+    kind: type[Network] | tuple[type[Network], ...], name_or_path: str | PathLike[str]
+) -> Network:
     """Rebuild a network from a file written by :func:`save_network`.
 
     Args:
-        kind: the class of the network.
+        kind: the class of the network, or several, of which it may be any.
         name_or_path: a name out of :func:`shipped_weights`, or a path to a file.
 
     Returns:
@@ -83,10 +85,11 @@ def load_network(kind: type[Network], name_or_path: str | PathLike[str]) -> Netw
             header, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: no safetensors file ({error})") from None
-    if header.get("class") != kind.__name__:
-        found = header.get("class", "an unknown network")
-        raise InputError(f"{path}: holds weights of {found}, not {kind.__name__}")
-    return _build(kind, header, weights, path)
+    kinds = {each.__name__: each for each in (kind if isinstance(kind, tuple) else (kind,))}
+    found = header.get("class", "an unknown network")
+    if found not in kinds:
+        raise InputError(f"{path}: holds weights of {found}, not {' or '.join(kinds)}")
+    return _build(kinds[found], header, weights, path)
 
 
 def _build(kind: type[Network], header: dict[str, str], weights: dict, path: Path) -> Network:

@@ -202,14 +202,14 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         _train,
         "train a network",
         "CONFIG is a TOML file, or the name of a recipe that ships: mvsnet (the weights that come with the "
-        "package), paper (the paper's training, on DTU) or quick (a minute on a CPU). Writes "
-        "OUT/mvsnet.safetensors, OUT/log.jsonl and what TensorBoard shows. Started again, it goes on exactly "
+        "package), rmvsnet (the recurrent network's), paper (the paper's training, on DTU) or quick (a minute on "
+        "a CPU). Writes OUT/mvsnet.safetensors, or OUT/rmvsnet.safetensors, OUT/log.jsonl and what TensorBoard shows. Started again, it goes on exactly "
         "where it was stopped. Several GPUs or machines: torchrun --nproc-per-node 4 -m mvsnet_edu train "
         "CONFIG.",
         "mvsnet-edu train quick --out runs/first",
     )
     add = parser.add_argument
-    add("config", metavar="CONFIG", help="a TOML file, or mvsnet, paper or quick")
+    add("config", metavar="CONFIG", help="a TOML file, or mvsnet, rmvsnet, paper or quick")
     add("--out", metavar="OUT", help="the folder of the run (default: what CONFIG says, else runs/CONFIG)")
     add("--root", metavar="FOLDER", help="where the data set lies (default: what CONFIG says)")
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")

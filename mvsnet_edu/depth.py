@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
-__all__ = ["uniform_depths", "inverse_depths", "soft_argmin", "winner_take_all", "probability_map"]
+__all__ = [
+    "uniform_depths",
+    "inverse_depths",
+    "soft_argmin",
+    "winner_take_all",
+    "winner_of_sweep",
+    "probability_map",
+]
 
 
 def uniform_depths(depth_min: float | Tensor, interval: float | Tensor, num: int) -> Tensor:
@@ -97,6 +106,36 @@ def winner_take_all(probability: Tensor, depth_values: Tensor) -> tuple[Tensor, 
     best, index = probability.max(dim=1, keepdim=True)  # (B, 1, h, w)
     depths = _per_pixel(depth_values).expand_as(probability)
     return depths.gather(1, index).squeeze(1), best.squeeze(1)
+
+
+def winner_of_sweep(slabs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """:func:`winner_take_all` of a softmax over planes that come a few at a time and are forgotten.
+
+    Three maps are kept: the best score so far, its depth, and the sum of exp(score - best). Whenever the best
+    score grows, the sum shrinks to fit, so no exponent is ever positive and nothing overflows. In the end
+    1 / sum is the winner's probability. Of equal scores, the first wins.
+
+    Args:
+        slabs: scores (B, d, h, w), and their depths (d,), (B, d) or (B, d, h, w); at least one slab.
+
+    Returns:
+        depth (B, h, w) and probability (B, h, w).
+
+    Source: ``model.py:inference_winner_take_all``, which sums exp(score) and overflows above 88.
+
+    >>> scores, depths = torch.tensor([90.0, 91.0, 89.0]).view(1, 3, 1, 1), torch.tensor([[2.0, 3.0, 4.0]])
+    >>> winner_of_sweep([(scores[:, :2], depths[:, :2]), (scores[:, 2:], depths[:, 2:])])
+    (tensor([[[3.]]]), tensor([[[0.6652]]]))
+    """
+    best, depth, total = -torch.inf, 0.0, 0.0
+    for scores, depths in slabs:
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        here, index = scores.max(dim=1, keepdim=True)  # (B, 1, h, w) each
+        depth_here = _per_pixel(depths).expand_as(scores).gather(1, index)
+        depth = torch.where(here > best, depth_here, depth)
+        before, best = best, here.clamp(min=best)
+        total = total * (before - best).exp() + (scores - best).exp().sum(dim=1, keepdim=True)
+    return depth.squeeze(1), 1 / total.squeeze(1)
 
 
 def probability_map(probability: Tensor, depth: Tensor, depth_values: Tensor) -> Tensor:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from os import PathLike
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .camera import scale_intrinsics
 from .checkpoints import load_network
 from .cost_volume import variance_cost_volume
-from .depth import probability_map, soft_argmin
+from .depth import probability_map, soft_argmin, winner_of_sweep
 from .features import STRIDE, FeatureNet, standardize
 from .layers import Norm
+from .recurrence import RecurrentRegNet, States
 from .refinement import RefineNet, depth_refine
 from .regularization import CostRegNet
 
-__all__ = ["MVSNet", "DepthEstimate"]
+__all__ = ["MVSNet", "RMVSNet", "DepthEstimate", "load_pretrained"]
+
+#: Depth planes whose costs a recurrent network has in memory at once.
+SLAB = 8
 
 
 class DepthEstimate(NamedTuple):
@@ -132,6 +139,113 @@ class MVSNet(nn.Module):
         False
         """
         return load_network(cls, name_or_path)
+
+
+class RMVSNet(nn.Module):
+    """R-MVSNet (Yao et al., CVPR 2019): the cost volume is swept, never stored, and a plane is chosen.
+
+    Args:
+        norm: of the features; see :func:`mvsnet_edu.layers.normalization`.
+        features: "paper" or "unet"; see :class:`mvsnet_edu.features.FeatureNet`.
+        widths: see :class:`mvsnet_edu.recurrence.RecurrentRegNet`.
+
+    Source: figure 2 of the paper; ``model.py:inference_winner_take_all``.
+
+    >>> network = RMVSNet().eval()
+    >>> K = torch.tensor([[80.0, 0, 32], [0, 80, 24], [0, 0, 1]]).expand(1, 3, 3, 3)
+    >>> pose = torch.eye(4).repeat(1, 3, 1, 1)
+    >>> pose[0, :, 0, 3] = torch.tensor([0.0, -0.1, 0.1])
+    >>> out = network(torch.rand(1, 3, 3, 48, 64), K, pose, torch.linspace(1, 2, 16)[None])
+    >>> out.depth.shape, out.probability_map.shape, out.refined_depth
+    (torch.Size([1, 12, 16]), torch.Size([1, 12, 16]), None)
+    """
+
+    def __init__(
+        self, norm: Norm = "group", features: str = "paper", widths: tuple[int, ...] = (16, 4, 2)
+    ):
+        super().__init__()
+        self.config = {"norm": norm, "features": features, "widths": list(widths)}
+        self.feature_net = FeatureNet(features, norm)
+        self.recurrent_net = RecurrentRegNet(tuple(widths))
+        #: In training, keep the memories between slabs only, and compute what lies inside again.
+        self.recompute = False
+
+    def forward(
+        self, images: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor
+    ) -> DepthEstimate:
+        """The most probable plane at each pixel of view 0, and its probability; as much memory for any D.
+
+        Args:
+            images: (B, V, 3, H, W), RGB in [0, 1]; view 0 is the reference.
+            intrinsics: (B, V, 3, 3), in pixels of the images.
+            extrinsics: (B, V, 4, 4), world to camera.
+            depth_values: (B, D), or (B, D, H // 4, W // 4), in world units; ascending or descending.
+
+        Raises:
+            ValueError: with fewer than two views.
+        """
+        views = self._look(images, intrinsics, extrinsics)
+        return DepthEstimate(*winner_of_sweep(self.sweep(*views, depth_values)), None)
+
+    def scores(
+        self, images: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor
+    ) -> Tensor:
+        """What training needs: the scores of all planes, (B, D, h, w), whose softmax is their probability.
+
+        Args and raises as :meth:`forward`.
+        """
+        views = self._look(images, intrinsics, extrinsics)
+        return torch.cat([scores for scores, _ in self.sweep(*views, depth_values)], dim=1)
+
+    def sweep(
+        self, features: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The scores of a few planes at a time, and their depths, from the first plane to the last.
+
+        Args:
+            features: (B, V, 32, h, w); view 0 is the reference.
+            intrinsics: (B, V, 3, 3), in pixels of the features.
+            extrinsics: (B, V, 4, 4), world to camera.
+            depth_values: (B, D), or (B, D, h, w), in world units.
+
+        Yields:
+            scores (B, d, h, w), high where a plane is probable, and depths (B, d) or (B, d, h, w), of d <= 8
+            planes.
+        """
+        states: States = None
+        for depths in depth_values.split(SLAB, dim=1):
+            arguments = features, intrinsics, extrinsics, depths, states
+            if self.recompute and torch.is_grad_enabled():
+                scores, states = checkpoint(self._slab, *arguments, use_reentrant=False)
+            else:
+                scores, states = self._slab(*arguments)
+            yield scores, depths
+
+    def _slab(
+        self, features: Tensor, intrinsics: Tensor, extrinsics: Tensor, depths: Tensor, states: States
+    ) -> tuple[Tensor, States]:
+        return self.recurrent_net(variance_cost_volume(features, intrinsics, extrinsics, depths), states)
+
+    def _look(
+        self, images: Tensor, intrinsics: Tensor, extrinsics: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (B, V, 32, h, w), and the cameras that belong to them."""
+        features = self.feature_net(standardize(images).flatten(0, 1)).unflatten(0, images.shape[:2])
+        return features, scale_intrinsics(intrinsics, 1 / STRIDE), extrinsics
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | PathLike[str] = "rmvsnet") -> RMVSNet:
+        """A trained network in evaluation mode; see :func:`mvsnet_edu.checkpoints.load_network`."""
+        return load_network(cls, name_or_path)
+
+
+def load_pretrained(name_or_path: str | PathLike[str]) -> MVSNet | RMVSNet:
+    """A trained network of either kind, in evaluation mode; see :func:`mvsnet_edu.checkpoints.load_network`.
+
+    >>> type(load_pretrained("mvsnet")).__name__
+    'MVSNet'
+    """
+    return load_network((MVSNet, RMVSNet), name_or_path)
 
 
 def _range(depth_values: Tensor) -> tuple[Tensor, Tensor]:

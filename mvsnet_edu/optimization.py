@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from .data.scene import Sample
 from .layers import ConvBlock2d, ConvBlock3d, DeconvBlock3d
 from .losses import mvsnet_loss
-from .models import DepthEstimate
+from .models import DepthEstimate, RMVSNet
 from .recipe import OptimizerTable, StageTable
 
 __all__ = ["clamped_loss", "forget_activations", "learning_rate", "make_optimizer", "update_average"]
@@ -122,11 +122,15 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, step: i
 def forget_activations(network: nn.Module) -> None:
     """Let every block of convolution, normalisation and ReLU keep its input only, and compute again.
 
+    A recurrent network, instead of all its planes, keeps the memories of its cells at every eighth.
+
     Args:
         network: changed in place. With batch norm, its running averages move twice in each step.
 
     Source: Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016.
     """
+    if isinstance(network, RMVSNet):
+        network.recompute = True
     for block in network.modules():
         if isinstance(block, (ConvBlock2d, ConvBlock3d, DeconvBlock3d)):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)

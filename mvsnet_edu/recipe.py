@@ -24,11 +24,16 @@ Table = TypeVar("Table")
 
 @dataclass(frozen=True)
 class NetworkTable:
-    """[network]: see :class:`mvsnet_edu.MVSNet`."""
+    """[network]: see :class:`mvsnet_edu.MVSNet` and :class:`mvsnet_edu.RMVSNet`, which does not refine."""
 
+    kind: Literal["mvsnet", "rmvsnet"] = "mvsnet"
     refine: bool = True
     norm: Norm = "group"
     features: Literal["paper", "unet"] = "paper"
+
+    def __post_init__(self) -> None:
+        if self.kind == "rmvsnet" and self.refine:
+            raise ValueError('refine must be false for kind = "rmvsnet"')
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,10 @@ class DataTable:
 
 @dataclass(frozen=True)
 class LossTable:
-    """[loss]: mvsnet_loss; ``clamp`` is the largest error of a pixel, in intervals (0: none)."""
+    """[loss]: mvsnet_loss; ``clamp`` is the largest error of a pixel, in intervals (0: none).
+
+    R-MVSNet learns from mvsnet_classification_loss, which has no settings.
+    """
 
     clamp: float = 0.0
 
@@ -141,7 +149,8 @@ class Recipe:
         stage: one after the other.
         seed: of the weights and of the samples.
         out: the run's folder; runs/NAME if None.
-        start_from: weights to start from, a name or a file; fresh ones if None.
+        start_from: weights to start from, a name or a file; fresh ones if None. An R-MVSNet can start from
+            an MVSNet: it takes over the features.
         report: steps between two lines of the log, and between two checkpoints.
 
     >>> read_recipe("mvsnet").optimizer.kind
@@ -166,6 +175,8 @@ class Recipe:
             raise ValueError("stage.size is missing: generated scenes have none of their own")
         if not self.network.refine and any(stage.train == "refinement" for stage in self.stage):
             raise ValueError('stage.train is "refinement", but network.refine is false')
+        if self.network.kind == "rmvsnet" and self.loss.clamp:
+            raise ValueError('loss.clamp has no meaning for network.kind = "rmvsnet"')
 
     @property
     def steps(self) -> int:
@@ -201,7 +212,7 @@ def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package.
 
     >>> shipped_recipes()
-    ['mvsnet', 'paper', 'quick']
+    ['mvsnet', 'paper', 'quick', 'rmvsnet']
     """
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 

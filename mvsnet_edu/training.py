@@ -19,14 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from .batches import Batches, held_out_batches, load, spare_workers, training_batches
-from .checkpoints import load_network, save_network
+from .checkpoints import save_network
 from .data.scene import Sample
+from .depth import winner_take_all
 from .errors import InputError
-from .losses import mvsnet_regression_loss, non_zero_mean_absolute_diff
-from .models import DepthEstimate, MVSNet
+from .losses import mvsnet_classification_loss, mvsnet_regression_loss, non_zero_mean_absolute_diff
+from .models import DepthEstimate, MVSNet, RMVSNet, load_pretrained
 from .optimization import clamped_loss, forget_activations, learning_rate, make_optimizer, update_average
 from .progress import Progress, panel
-from .recipe import Recipe, StageTable
+from .recipe import NetworkTable, Recipe, StageTable
 from .run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def predict(network: nn.Module, sample: Sample) -> DepthEstimate:
     """Run a network on a sample.
 
     Args:
-        network: an MVSNet.
+        network: an MVSNet, or an RMVSNet.
         sample: what it sees.
 
     Returns:
@@ -64,7 +65,7 @@ def evaluate(network: nn.Module, samples: Iterable[Sample]) -> dict[str, float]:
     """Accuracy on samples whose depth is known.
 
     Args:
-        network: an MVSNet, in evaluation mode.
+        network: an MVSNet, or an RMVSNet, in evaluation mode.
         samples: batches of one, on the network's device.
 
     Returns:
@@ -91,11 +92,12 @@ def _named(values: Tensor) -> dict[str, float]:
     return dict(zip(names, values.tolist(), strict=True))
 
 
-def train(recipe: Recipe, device: str | None = None) -> MVSNet:
+def train(recipe: Recipe, device: str | None = None) -> MVSNet | RMVSNet:
     """Train a network as a recipe says; goes on where an earlier run with the same ``out`` stopped.
 
-    Leaves in ``recipe.out``: mvsnet.safetensors (the averaged weights), log.jsonl, events for TensorBoard and
-    state.pt, the checkpoint. Several processes, as ``torchrun`` starts them, share the work.
+    Leaves in ``recipe.out``: mvsnet.safetensors or rmvsnet.safetensors (the averaged weights), log.jsonl,
+    events for TensorBoard and state.pt, the checkpoint. Several processes, as ``torchrun`` starts them, share
+    the work.
 
     Args:
         recipe: from :func:`mvsnet_edu.recipe.read_recipe`.
@@ -166,6 +168,8 @@ class Training:
             forget_activations(self.network)
         optimizer = make_optimizer(self.network, recipe.optimizer)
         self.parallel, self.optimizer = fabric.setup(self.network, optimizer)
+        if isinstance(self.network, RMVSNet):
+            self.parallel.mark_forward_method("scores")
 
     # --- stopping and going on
 
@@ -257,12 +261,22 @@ class Training:
 
     def _backward(self, sample: Sample, parts: int) -> Tensor:
         """Add the gradients of a batch; its loss and the three measures of its best depth, (4,)."""
-        estimate = predict(self.parallel, sample)
-        loss = clamped_loss(estimate, sample, self.recipe.loss.clamp)
+        loss, depth = self._loss(sample)
         factor = torch.where(loss.isfinite(), 1 / parts, math.nan)  # a bad loss shall spoil all gradients:
         self.fabric.backward(loss * factor)  # so every process knows of it
-        measures = mvsnet_regression_loss(estimate.best.detach(), sample.ground_truth, sample.depth_interval)
+        measures = mvsnet_regression_loss(depth.detach(), sample.ground_truth, sample.depth_interval)
         return torch.stack([loss.detach(), *measures])
+
+    def _loss(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """What is to become small, and the depth that the network answers with, (B, h, w)."""
+        if not isinstance(self.network, RMVSNet):
+            estimate = predict(self.parallel, sample)
+            return clamped_loss(estimate, sample, self.recipe.loss.clamp), estimate.best
+        scores = self.parallel.scores(
+            sample.images, sample.intrinsics, sample.extrinsics, sample.depth_values
+        )
+        loss = mvsnet_classification_loss(scores, sample.ground_truth, sample.depth_values)
+        return loss, winner_take_all(scores, sample.depth_values)[0]
 
     def _skip(self, batches: Batches, numbers: range) -> None:
         """Say which samples gave no finite gradients; give up if it goes on."""
@@ -313,7 +327,7 @@ class Training:
         self.progress.say(_named(totals[1:] / totals[0]), "held_out")
         if self.fabric.is_global_zero:
             notes = {"steps": str(self.progress.step), "seconds": f"{self.progress.seconds:.0f}"}
-            save_network(self.average, self.folder.path / "mvsnet.safetensors", **notes)
+            save_network(self.average, self.folder.path / f"{self.recipe.network.kind}.safetensors", **notes)
 
     def _held_out(self) -> Iterator[Sample]:
         """This process's share; drawn scenes stay in memory, the files of a data set are read again."""
@@ -323,14 +337,29 @@ class Training:
         return load(batches, range(mine), self._workers(batches) if batches.shuffle else 0)
 
 
-def _network(recipe: Recipe) -> MVSNet:
-    settings = asdict(recipe.network)
+def _network(recipe: Recipe) -> MVSNet | RMVSNet:
+    network = _fresh(recipe.network)
     if recipe.start_from is None:
-        return MVSNet(**settings)
-    network = load_network(MVSNet, recipe.start_from)
-    if network.config != settings:
-        raise InputError(f"{recipe.start_from}: its settings are {network.config}, not those of [network].")
+        return network
+    start = load_pretrained(recipe.start_from)
+    if type(start) is type(network):
+        _same(network.config, start.config, recipe.start_from)
+        return start
+    _same(network.config, {name: start.config[name] for name in ("norm", "features")}, recipe.start_from)
+    network.feature_net = start.feature_net
     return network
+
+
+def _fresh(table: NetworkTable) -> MVSNet | RMVSNet:
+    if table.kind == "mvsnet":
+        return MVSNet(table.refine, table.norm, table.features)
+    return RMVSNet(table.norm, table.features)
+
+
+def _same(wanted: dict[str, Any], found: dict[str, Any], name: str) -> None:
+    """Refuse weights whose settings, where both networks have them, are not the wanted ones."""
+    if any(wanted.get(key, value) != value for key, value in found.items()):
+        raise InputError(f"{name}: its settings are {found}, not those of [network].")
 
 
 class _Stopwatch(Iterator[Sample]):

@@ -13,7 +13,7 @@ from mvsnet_edu import InputError
 from mvsnet_edu.batches import Batches, collate, held_out_batches, load, spare_workers, training_batches
 from mvsnet_edu.data.scene import Sample
 from mvsnet_edu.data.synthetic import SyntheticScenes
-from mvsnet_edu.recipe import DataTable, Recipe, StageTable, ValidationTable
+from mvsnet_edu.recipe import DataTable, NetworkTable, Recipe, StageTable, ValidationTable
 
 
 class Numbered:
@@ -174,3 +174,16 @@ def test_dtu_and_blendedmvs_are_read_by_their_readers(monkeypatch):
     assert held_out_batches(recipe).samples == ("there", "val", 4, 12, None)
     recipe = replace(recipe, data=DataTable("blendedmvs", root="there"))
     assert training_batches(recipe, 0).samples[0] == "blended"
+
+
+def test_every_second_batch_of_a_recurrent_network_is_swept_from_the_back():
+    """The same samples with the same interval; only the order of the planes differs."""
+    stage = StageTable(steps=4, rate=1e-3, size=(64, 48), depth_num=8)
+    recipe = Recipe((stage,), network=NetworkTable(kind="rmvsnet", refine=False))
+    plain, alternating = training_batches(Recipe((stage,)), 0), training_batches(recipe, 0)
+    for k in range(4):
+        one, other = plain[k], alternating[k]
+        turned = one.depth_values.flip(1) if k % 2 else one.depth_values
+        assert torch.equal(other.depth_values, turned) and torch.equal(other.images, one.images)
+        assert torch.equal(other.depth_interval, one.depth_interval)
+    assert held_out_batches(recipe).alternate is False

@@ -18,7 +18,7 @@ CONTRACT = """
     plane_homographies homography_warp variance_cost_volume
     FeatureNet CostRegNet RefineNet depth_refine
     non_zero_mean_absolute_diff less_one_percentage less_three_percentage
-    mvsnet_regression_loss mvsnet_classification_loss mvsnet_loss MVSNet
+    mvsnet_regression_loss mvsnet_classification_loss mvsnet_loss MVSNet RMVSNet
 """.split()
 
 
@@ -37,7 +37,7 @@ def test_importing_the_package_loads_torch_numpy_and_nothing_else():
 
 FLOORS = [
     ["errors", "camera", "depth", "homography", "losses", "layers"],
-    ["features", "cost_volume", "kernels", "regularization", "refinement"],
+    ["features", "cost_volume", "kernels", "regularization", "recurrence", "refinement"],
     ["checkpoints", "models"],
 ]
 

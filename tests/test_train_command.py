@@ -8,7 +8,8 @@ import pytest
 import torch
 from small_scenes import small_scene
 
-from mvsnet_edu import MVSNet
+from mvsnet_edu import MVSNet, RMVSNet
+from mvsnet_edu.checkpoints import save_network
 from mvsnet_edu.cli import main
 
 CONFIG = """\
@@ -107,3 +108,16 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(config, capsys
     monkeypatch.setitem(__import__("sys").modules, module, None)
     message = refused(capsys, config)
     assert says in message and 'pip install "mvsnet_edu[train]"' in message
+
+
+def test_it_trains_an_r_mvsnet_from_the_features_of_an_mvsnet(config, tmp_path):
+    start = MVSNet(refine=False)
+    save_network(start, tmp_path / "start.safetensors")
+    text = config.read_text().replace("[data]", '[network]\nkind = "rmvsnet"\nrefine = false\n[data]')
+    config.write_text(f'start_from = "{tmp_path}/start.safetensors"\n' + text.replace("1e-3", "1e-12"))
+    assert run(config) == 0
+    network = RMVSNet.from_pretrained(tmp_path / "run" / "rmvsnet.safetensors")
+    for name, value in network.feature_net.state_dict().items():
+        torch.testing.assert_close(value, start.feature_net.state_dict()[name])
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert 0 < log[0]["loss"] < 10 and "held_out" in log[1]
