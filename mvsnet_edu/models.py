@@ -160,9 +160,7 @@ class RMVSNet(nn.Module):
     (torch.Size([1, 12, 16]), torch.Size([1, 12, 16]), None)
     """
 
-    def __init__(
-        self, norm: Norm = "group", features: str = "paper", widths: tuple[int, ...] = (16, 4, 2)
-    ):
+    def __init__(self, norm: Norm = "group", features: str = "paper", widths: tuple[int, ...] = (16, 4, 2)):
         super().__init__()
         self.config = {"norm": norm, "features": features, "widths": list(widths)}
         self.feature_net = FeatureNet(features, norm)
@@ -187,9 +185,7 @@ class RMVSNet(nn.Module):
         views = self._look(images, intrinsics, extrinsics)
         return DepthEstimate(*winner_of_sweep(self.sweep(*views, depth_values)), None)
 
-    def scores(
-        self, images: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor
-    ) -> Tensor:
+    def scores(self, images: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor) -> Tensor:
         """What training needs: the scores of all planes, (B, D, h, w), whose softmax is their probability.
 
         Args and raises as :meth:`forward`.
@@ -226,9 +222,7 @@ class RMVSNet(nn.Module):
     ) -> tuple[Tensor, States]:
         return self.recurrent_net(variance_cost_volume(features, intrinsics, extrinsics, depths), states)
 
-    def _look(
-        self, images: Tensor, intrinsics: Tensor, extrinsics: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _look(self, images: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features (B, V, 32, h, w), and the cameras that belong to them."""
         features = self.feature_net(standardize(images).flatten(0, 1)).unflatten(0, images.shape[:2])
         return features, scale_intrinsics(intrinsics, 1 / STRIDE), extrinsics
