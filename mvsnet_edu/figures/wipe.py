@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -25,12 +25,15 @@ class Picture:
         unit: unit of the values; pictures of one unit and one colour table share one scale.
         colors: "viridis" for amounts, "diverging" for signed values.
         limits: values of the first and the last colour; by default the range of all pictures on the scale.
+        contours: draws the borders of where the values are at most this far from 0; (1, 3) on an error in
+            intervals outlines what less_one and less_three count. The first is solid, the others are dashed.
     """
 
     values: Any
     unit: str = ""
     colors: str = "viridis"
     limits: tuple[float, float] | None = None
+    contours: tuple[float, ...] = ()
 
 
 def compare(
@@ -74,7 +77,7 @@ Colors = np.ndarray  # (H, W, 3), uint8
 
 def _as_picture(image: Any, unit: str) -> Picture | Colors:
     if isinstance(image, Picture):
-        return Picture(to_map(image.values), image.unit, image.colors, image.limits)
+        return replace(image, values=to_map(image.values))
     array = to_numpy(image)
     is_colors = array.ndim == 3 and array.shape[-1] == 3
     return to_rgb(array) if is_colors else Picture(to_map(array), unit)
@@ -123,15 +126,17 @@ def _limits(group: list[Picture]) -> tuple[float, float]:
 def _tile(name: str, picture: Picture | Colors, scales: Mapping[Scale, tuple[float, float]]) -> str:
     """One picture with its name and colour bar."""
     if not isinstance(picture, Picture):
-        image, bar = picture, ""
+        image, bar, lines = picture, "", ""
     else:
         limits = scales[picture.unit, picture.colors]
         image = colorize(picture.values, limits, picture.colors)
         bar = _color_bar(limits, picture.unit, picture.colors)
+        lines = _contours(picture)
     blocky = " mvs-blocky" if max(image.shape) < 400 else ""
     return f"""<div class="mvs-tile" data-part="tile">
+<div class="mvs-picture">
 <img class="mvs-image dark-light{blocky}" alt="{escape(name)}" src="{data_uri(image)}">
-<div class="mvs-tag">{escape(name)}</div>{bar}</div>"""
+{lines}</div><div class="mvs-tag">{escape(name)}</div>{bar}</div>"""
 
 
 def _color_bar(limits: tuple[float, float], unit: str, colors: str) -> str:
@@ -139,6 +144,44 @@ def _color_bar(limits: tuple[float, float], unit: str, colors: str) -> str:
     texts = [label(low), label((low + high) / 2), f"{label(high)} {escape(unit)}"]
     names = "".join(f"<span>{text}</span>" for text in texts)
     return f'<div class="mvs-bar"><i style="background:{css_gradient(colors)}"></i>{names}</div>'
+
+
+def _contours(picture: Picture) -> str:
+    if not picture.contours:
+        return ""
+    height, width = picture.values.shape
+    paths = "".join(f'<path d="{outline(picture.values, level)}"/>' for level in picture.contours)
+    return (
+        f'<svg class="mvs-contours mvs-on-{picture.colors}" viewBox="0 0 {width} {height}" '
+        f'preserveAspectRatio="none" aria-hidden="true">{paths}</svg>'
+    )
+
+
+def outline(values: np.ndarray, level: float) -> str:
+    """SVG path along the edges between pixels of which one is within the level and the other is not.
+
+    Args:
+        values: (H, W); there is no border beside a pixel that is not finite.
+        level: greatest size of a value that is within.
+
+    Returns:
+        The ``d`` of the path, in pixels.
+
+    >>> outline(np.array([[0.0, 2.0], [1.0, np.nan]]), 1.0)
+    'M1,0V1'
+    """
+    upright = "".join(f"M{x},{start}V{end}" for x, start, end in _edges(values, level))
+    level_ones = "".join(f"M{start},{y}H{end}" for y, start, end in _edges(values.T, level))
+    return upright + level_ones
+
+
+def _edges(values: np.ndarray, level: float) -> list[tuple[int, int, int]]:
+    """Runs of borders between neighbours in a row: their x, and the y from which to which they run."""
+    inside, known = np.abs(values) <= level, np.isfinite(values)
+    border = (inside[:, 1:] != inside[:, :-1]) & known[:, 1:] & known[:, :-1]  # (H, W - 1)
+    steps = np.diff(np.pad(border, ((1, 1), (0, 0))).astype(np.int8), axis=0)  # (H + 1, W - 1)
+    (x, starts), (_, ends) = (np.nonzero((steps == sign).T) for sign in (1, -1))
+    return list(zip((x + 1).tolist(), starts.tolist(), ends.tolist(), strict=True))
 
 
 def _values(name: str, picture: Picture | Colors) -> dict[str, Any]:
@@ -175,10 +218,18 @@ def _controls(names: list[str]) -> str:
 
 
 def _note(pictures: Mapping[str, Picture | Colors]) -> str:
-    maps = [picture.values for picture in pictures.values() if isinstance(picture, Picture)]
-    complete = all(np.isfinite(values).all() for values in maps)
-    return "" if complete else '<p class="mvs-note">Grey: not measured.</p>'
+    maps = [picture for picture in pictures.values() if isinstance(picture, Picture)]
+    complete = all(np.isfinite(picture.values).all() for picture in maps)
+    contours = dict.fromkeys(_contour_note(picture) for picture in maps if picture.contours)
+    notes = [*contours, *([] if complete else ["Grey: not measured."])]
+    return f'<p class="mvs-note">{" ".join(notes)}</p>' if notes else ""
+
+
+def _contour_note(picture: Picture) -> str:
+    solid, *dashed = map(label, picture.contours)
+    others = f", dashed {_listed(dashed)}" if dashed else ""
+    return f"Contours of the size: solid {solid}{others} {escape(picture.unit)}".rstrip() + "."
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(names[:-1]) + " and " + names[-1]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -65,7 +65,7 @@ def make(kind: str) -> Figure:
     pictures = {
         "photo": photo,
         "truth": measured,
-        "error": Picture((initial - measured) / 2.5, "intervals", "diverging"),
+        "error": Picture((initial - measured) / 2.5, "intervals", "diverging", contours=(1, 3)),
     }
     return compare(pictures, unit="mm", digits=3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from figure_samples import HEIGHT, WIDTH, depth_maps, make
 from PIL import Image
 
 from mvsnet_edu.figures import Picture, compare
+from mvsnet_edu.figures.wipe import outline
 
 PHOTO, TRUTH, ERROR = "0", "1", "2"
 
@@ -136,6 +138,42 @@ def test_grey_is_explained_only_where_a_pixel_is_missing():
     holed = np.where(np.eye(4, 6) > 0, np.nan, whole)
     assert "Grey" in compare({"a": whole, "b": holed}).html
     assert "Grey" not in compare({"a": whole, "b": whole}).html
+
+
+def test_contours_run_around_the_pixels_that_the_measures_count():
+    error = np.random.default_rng(5).normal(0, 2.5, (6, 9))
+    error[2, 4] = np.nan
+    for level in (1.0, 3.0):
+        edges = unit_edges(outline(error, level))
+        for row in range(6):
+            for column in range(9):
+                for down, right in ((0, 1), (1, 0)):
+                    other = (row + down, column + right)
+                    if other[0] > 5 or other[1] > 8 or not np.isfinite(error[row, column] + error[other]):
+                        crossed = False
+                    else:
+                        crossed = (abs(error[row, column]) <= level) != (abs(error[other]) <= level)
+                    edge = (column + right, row + down, "V" if right else "H")
+                    assert (edge in edges) == crossed
+                    edges.discard(edge)
+        assert not edges
+
+
+def unit_edges(path: str) -> set[tuple[int, int, str]]:
+    """Edges one pixel long, by their upper or left end."""
+    edges = set()
+    for x, y, way, end in re.findall(r"M(\d+),(\d+)([VH])(\d+)", path):
+        for k in range(int(y if way == "V" else x), int(end)):
+            edges.add((int(x), k, way) if way == "V" else (k, int(y), way))
+    return edges
+
+
+def test_contours_are_named_and_cut_with_their_picture(page: Any):
+    assert "Contours of the size: solid 1, dashed 3 intervals." in page.inner_text(".mvs-note")
+    page.get_by_role("combobox", name="Right").select_option(ERROR)
+    assert page.locator(".mvs-right .mvs-picture .mvs-contours path").count() == 2
+    clip = "e => getComputedStyle(e).clipPath"
+    assert page.eval_on_selector(".mvs-right .mvs-picture", clip) == "inset(0px 0px 0px 50%)"
 
 
 def test_tensors_and_arrays_give_the_same_figure():

@@ -210,7 +210,7 @@ def test_the_page_decides_on_the_theme_before_the_system(
 
 
 def test_figures_start_in_jupyter_which_builds_them_detached(chromium: Any, tmp_path: Path):
-    """JupyterLab sets the HTML of an element outside the page, makes its scripts anew, and then attaches it."""
+    """JupyterLab sets the HTML of a detached element, makes its scripts anew, and then attaches it."""
     path = tmp_path / "lab.html"
     path.write_text("<!doctype html><title>lab</title><link rel=icon href='data:,'><body></body>")
     render = """html => {
