@@ -8,6 +8,7 @@ In Jupyter, ``live`` adds a form for the arguments that need Python to follow.
 from __future__ import annotations
 
 from mvsnet_edu.figures.cloud import Viewpoint, point_cloud
+from mvsnet_edu.figures.epipolar import epipolar
 from mvsnet_edu.figures.figure import Figure
 from mvsnet_edu.figures.form import live
 from mvsnet_edu.figures.loss import loss_explorer
@@ -23,6 +24,7 @@ __all__ = [
     "Viewpoint",
     "compare",
     "cost_volume",
+    "epipolar",
     "live",
     "loss_explorer",
     "point_cloud",

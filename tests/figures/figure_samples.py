@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from cameras import rig
 
 from mvsnet_edu.figures import (
     Figure,
@@ -10,6 +12,7 @@ from mvsnet_edu.figures import (
     Viewpoint,
     compare,
     cost_volume,
+    epipolar,
     loss_explorer,
     point_cloud,
     refinement_profile,
@@ -48,6 +51,18 @@ def volumes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return variance, cost, np.array([490.0, 496.0, 503.0, 511.0, 520.0, 530.0])
 
 
+def photographs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Three views of noise, with cameras and true depths; the truth of view 1 misses a pixel."""
+    torch.manual_seed(11)
+    (K, E), images = rig(1, 3, 4 * HEIGHT, 4 * WIDTH, roll=0.4), torch.rand(3, 3, 4 * HEIGHT, 4 * WIDTH)
+    truth = 3 + 2 * torch.rand(3, HEIGHT, WIDTH)
+    truth[1, 2, 6] = 0
+    return images, K[0], E[0], truth
+
+
+DEPTHS = (2.5, 3.0, 3.75, 5.0, 7.5)
+
+
 def make(kind: str) -> Figure:
     initial, refined, truth = depth_maps()
     if kind == "cloud":
@@ -61,6 +76,9 @@ def make(kind: str) -> Figure:
     photo = np.random.default_rng(3).integers(0, 256, (4 * HEIGHT, 4 * WIDTH, 3), dtype=np.uint8)
     if kind == "volume":
         return cost_volume(*volumes(), truth, image=photo)
+    if kind == "epipolar":
+        images, K, E, depths = photographs()
+        return epipolar(images, K, E, DEPTHS, truth=depths, view=2, pixel=(3, 1))
     measured = np.where(truth > 0, truth, np.nan)
     pictures = {
         "photo": photo,
@@ -70,4 +88,4 @@ def make(kind: str) -> Figure:
     return compare(pictures, unit="mm", digits=3)
 
 
-KINDS = ("cloud", "wipe", "loss", "refinement", "regression", "volume")
+KINDS = ("cloud", "wipe", "loss", "refinement", "regression", "volume", "epipolar")
