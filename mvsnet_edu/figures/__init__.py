@@ -14,6 +14,7 @@ from mvsnet_edu.figures.form import live
 from mvsnet_edu.figures.loss import loss_explorer
 from mvsnet_edu.figures.refinement import refinement_profile
 from mvsnet_edu.figures.regression import Bump, soft_argmin
+from mvsnet_edu.figures.sweep import plane_sweep
 from mvsnet_edu.figures.volume import cost_volume
 from mvsnet_edu.figures.wipe import Picture, compare
 
@@ -27,6 +28,7 @@ __all__ = [
     "epipolar",
     "live",
     "loss_explorer",
+    "plane_sweep",
     "point_cloud",
     "refinement_profile",
     "soft_argmin",

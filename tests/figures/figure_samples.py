@@ -14,6 +14,7 @@ from mvsnet_edu.figures import (
     cost_volume,
     epipolar,
     loss_explorer,
+    plane_sweep,
     point_cloud,
     refinement_profile,
     soft_argmin,
@@ -79,6 +80,9 @@ def make(kind: str) -> Figure:
     if kind == "epipolar":
         images, K, E, depths = photographs()
         return epipolar(images, K, E, DEPTHS, truth=depths, view=2, pixel=(3, 1))
+    if kind == "sweep":
+        images, K, E, depths = photographs()
+        return plane_sweep(images, K, E, DEPTHS, truth=depths[1], pixel=(3, 1))
     measured = np.where(truth > 0, truth, np.nan)
     pictures = {
         "photo": photo,
@@ -88,4 +92,4 @@ def make(kind: str) -> Figure:
     return compare(pictures, unit="mm", digits=3)
 
 
-KINDS = ("cloud", "wipe", "loss", "refinement", "regression", "volume", "epipolar")
+KINDS = ("cloud", "wipe", "loss", "refinement", "regression", "volume", "epipolar", "sweep")
