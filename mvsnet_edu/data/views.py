@@ -123,7 +123,7 @@ def select_sources(scores: Tensor, num: int = 10, ids: Sequence[int] | None = No
     Returns:
         For each view its sources and their scores, best first, as ``write_pair`` takes them.
 
-    Source: ``colmap2mvsnet.py:processing_single_scene``, which may list a view as its own source.
+    Source: the script ``colmap2mvsnet.py``, which may list a view as its own source.
 
     >>> select_sources(torch.tensor([[0.0, 3, 0], [3, 0, 4], [0, 4, 0]]), num=2, ids=[10, 20, 30])
     {10: [(20, 3.0)], 20: [(30, 4.0), (10, 3.0)], 30: [(20, 4.0)]}
@@ -151,7 +151,7 @@ def depth_range(depths: Tensor, margin: float = 0.1) -> tuple[float, float]:
     Returns:
         the least and the greatest depth, never equal.
 
-    Source: ``colmap2mvsnet.py:processing_single_scene`` for the percentiles; it has no margin.
+    Source: the script ``colmap2mvsnet.py`` for the percentiles; it has no margin.
 
     >>> depth_range(torch.linspace(2, 4, 101), margin=0)
     (2.0199..., 3.9800...)
@@ -182,7 +182,7 @@ def plane_count(near: float, far: float, focal: float, least: int = 32, most: in
     Returns:
         the number, rounded up to a multiple of 8, which is what the 3D U-Net works on.
 
-    Source: ``colmap2mvsnet.py:processing_single_scene``, which writes it as a fraction and without bounds.
+    Source: the script ``colmap2mvsnet.py``, which writes it as a fraction and without bounds.
 
     >>> plane_count(2.0, 4.0, focal=300.0), plane_count(2.0, 40.0, focal=3000.0)
     (152, 256)
