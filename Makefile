@@ -6,11 +6,12 @@ INSTALLED := .venv/installed
 # Threads that wait without spinning: several times faster where another process keeps a core busy.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help book test clean
+.PHONY: help book test check notebooks repeat pdf clean
 
 help:
 	@echo "make book    build the book: _build/html/index.html"
-	@echo "make test    style, spelling, unit tests, doctests and every notebook"
+	@echo "make test    style, spelling, unit tests, doctests (make check) and every notebook (make notebooks)"
+	@echo "make repeat  after make book: execute every notebook again and compare what it says"
 	@echo "make clean   remove the built book and caches (rm -r .venv for the environment)"
 	@echo "PYTHON=...   the interpreter to create .venv with (now: $(PYTHON))"
 
@@ -23,11 +24,18 @@ book: $(INSTALLED)
 	rm -rf _build
 	$(BIN)/jupyter-book build . -n -W --keep-going
 
-test: $(INSTALLED)
+test: check notebooks
+
+check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/codespell
 	$(BIN)/python -m pytest
+
+notebooks: $(INSTALLED)
 	$(BIN)/python -m pytest --nbval-lax book
+
+repeat: $(INSTALLED)
+	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg _build/jupyter_execute/book
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
