@@ -204,8 +204,8 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "CONFIG is a TOML file, or the name of a recipe that ships: mvsnet (the weights that come with the "
         "package), rmvsnet (the recurrent network's), paper (the paper's training, on DTU) or quick (a "
         "minute on a CPU). Writes OUT/mvsnet.safetensors or OUT/rmvsnet.safetensors, OUT/log.jsonl and what "
-        "TensorBoard shows. Started again, it goes on exactly where it was stopped. Several GPUs or machines: "
-        "torchrun --nproc-per-node 4 -m mvsnet_edu train CONFIG.",
+        "TensorBoard shows. Started again, it goes on exactly where it was stopped. Several GPUs or "
+        "machines: torchrun --nproc-per-node 4 -m mvsnet_edu train CONFIG.",
         "mvsnet-edu train quick --out runs/first",
     )
     add = parser.add_argument
