@@ -321,9 +321,9 @@ def _colmap(options: argparse.Namespace) -> None:
 def _depth(options: argparse.Namespace) -> None:
     from .data.scene import Scene
     from .inference import estimate_scene
-    from .models import MVSNet
+    from .models import load_pretrained
 
-    scene, network = Scene.open(options.scene), MVSNet.from_pretrained(options.weights)
+    scene, network = Scene.open(options.scene), load_pretrained(options.weights)
     made = estimate_scene(
         scene,
         options.out,

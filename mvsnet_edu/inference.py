@@ -25,10 +25,11 @@ from .camera import scale_intrinsics
 from .cost_volume import Window, variance_cost_volume
 from .data.formats import Camera, atomic_write, image_size, read_cam, read_pfm, write_cam, write_pfm
 from .data.scene import Scene
+from .depth import winner_of_sweep
 from .errors import InputError
 from .features import CHANNELS, STRIDE, standardize
 from .memory import free_memory, is_out_of_memory
-from .models import MVSNet
+from .models import PLANES, MVSNet, RMVSNet
 from .tiles import GRID, Tile, cut_into_tiles
 
 __all__ = ["Estimates", "estimate_scene", "read_estimates"]
@@ -71,7 +72,7 @@ class Estimates(NamedTuple):
 def estimate_scene(
     scene: Scene,
     out: str | PathLike[str],
-    network: MVSNet,
+    network: MVSNet | RMVSNet,
     num_sources: int = 4,
     depth_num: int | None = None,
     size: tuple[int, int] | None = None,
@@ -92,6 +93,7 @@ def estimate_scene(
     changes by 0.015 intervals in the median and by more than an interval in 3.4 % of the pixels, few of them
     trusted (0.15 % of those with a probability above 0.8); the share of right depths does not suffer.
     Memory is no setting: a run that goes on where there is less of it cuts the views that are left.
+    An RMVSNet stores no volume: it needs as much memory for any number of planes.
 
     Args:
         scene: what to look at.
@@ -116,6 +118,8 @@ def estimate_scene(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     memory = memory or int(SHARE * free_memory(device))
     jobs = [_job(scene, view, num_sources, depth_num, inverse, size) for view in scene.references]
+    if isinstance(network, RMVSNet):
+        jobs = [job._replace(planes=PLANES) for job in jobs]
     _check(scene, out, jobs, size, memory)
     settings = {"network": _fingerprint_of_network(network), "scene": _fingerprint_of_scene(scene)}
     settings |= {"sources": num_sources, "planes": depth_num, "size": size and list(size), "inverse": inverse}
@@ -162,6 +166,7 @@ class _Job(NamedTuple):
     views: list[int]  # the reference first
     depths: Tensor  # (D,) float64
     size: tuple[int, int]  # height and width of the depth map
+    planes: int | None = None  # of the cost volume, in memory at once; None: all
 
     @property
     def kind(self) -> tuple[int, ...]:
@@ -254,7 +259,7 @@ class _Photo(NamedTuple):
 
 @torch.inference_mode()
 def _look(
-    scene: Scene, network: MVSNet, size: tuple[int, int] | None, device: torch.device, view: int
+    scene: Scene, network: MVSNet | RMVSNet, size: tuple[int, int] | None, device: torch.device, view: int
 ) -> _Photo:
     image, camera = scene.resized(view, size)
     image = standardize(image.to(device))[None]
@@ -266,7 +271,7 @@ def _look(
 
 @torch.inference_mode()
 def _estimate(
-    network: MVSNet, look: Callable[[int], _Photo], jobs: list[_Job], memory: int
+    network: MVSNet | RMVSNet, look: Callable[[int], _Photo], jobs: list[_Job], memory: int
 ) -> tuple[Tensor, Tensor]:
     """Depth and probability (B, h, w) of jobs of one kind; in smaller pieces where memory runs out."""
     tiles = _tiles(jobs[0], memory // len(jobs))
@@ -279,7 +284,7 @@ def _estimate(
 
 
 def _sweep(
-    network: MVSNet, photos: list[list[_Photo]], jobs: list[_Job], tiles: list[Tile]
+    network: MVSNet | RMVSNet, photos: list[list[_Photo]], jobs: list[_Job], tiles: list[Tile]
 ) -> tuple[Tensor, Tensor]:
     features = torch.stack([torch.stack([photo.features for photo in row]) for row in photos])
     cameras = [torch.stack([photo.camera.intrinsics for photo in row]) for row in photos]
@@ -288,10 +293,20 @@ def _sweep(
     views = features, torch.stack(cameras).to(features), torch.stack(poses).to(features)
     depth, trust = features.new_empty(2, len(jobs), *jobs[0].size)  # (B, h, w) each
     for tile in tiles:
-        maps = network.regress(_cost_volume(*views, depth_values, tile.window), depth_values)
+        maps = _maps(network, views, depth_values, tile.window)
         depth[tile.core], trust[tile.core] = (values[tile.inner] for values in maps)
+    if isinstance(network, RMVSNet):
+        return depth, trust
     refined = network.refine(depth, torch.stack([row[0].image for row in photos]), depth_values)
     return depth if refined is None else refined, trust
+
+
+def _maps(
+    network: MVSNet | RMVSNet, views: tuple[Tensor, ...], depth_values: Tensor, window: Window
+) -> tuple[Tensor, Tensor]:
+    if isinstance(network, RMVSNet):
+        return winner_of_sweep(network.sweep(*views, depth_values, window))
+    return network.regress(_cost_volume(*views, depth_values, window), depth_values)
 
 
 def _cost_volume(
@@ -334,7 +349,7 @@ def _need(job: _Job, size: tuple[int, int]) -> int:
 
 def _voxels(job: _Job, size: tuple[int, int]) -> int:
     """As the 3D network pads them."""
-    D, h, w = (-(-n // GRID) * GRID for n in (len(job.depths), *size))
+    D, h, w = (-(-n // GRID) * GRID for n in (job.planes or len(job.depths), *size))
     return D * h * w
 
 
@@ -371,7 +386,7 @@ def _read_settings(out: Path) -> dict:
         return {}
 
 
-def _fingerprint_of_network(network: MVSNet) -> str:
+def _fingerprint_of_network(network: MVSNet | RMVSNet) -> str:
     parts = [repr((type(network).__name__, network.config)).encode()]
     for name, value in network.state_dict().items():
         parts += [name.encode(), value.detach().cpu().contiguous().numpy().tobytes()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from os import PathLike
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .camera import scale_intrinsics
 from .checkpoints import load_network
-from .cost_volume import variance_cost_volume
+from .cost_volume import Window, variance_cost_volume
 from .depth import probability_map, soft_argmin, winner_of_sweep
 from .features import STRIDE, FeatureNet, standardize
 from .layers import Norm
@@ -22,8 +22,10 @@ from .regularization import CostRegNet
 
 __all__ = ["MVSNet", "RMVSNet", "DepthEstimate", "load_pretrained"]
 
-#: Depth planes whose costs a recurrent network has in memory at once.
-SLAB = 8
+#: Depth planes whose costs a recurrent network has in memory at once, at most,
+PLANES = 8
+#: and voxels, unless a single plane has more.
+SLAB = 1 << 17
 
 
 class DepthEstimate(NamedTuple):
@@ -194,7 +196,12 @@ class RMVSNet(nn.Module):
         return torch.cat([scores for scores, _ in self.sweep(*views, depth_values)], dim=1)
 
     def sweep(
-        self, features: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor
+        self,
+        features: Tensor,
+        intrinsics: Tensor,
+        extrinsics: Tensor,
+        depth_values: Tensor,
+        window: Window | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The scores of a few planes at a time, and their depths, from the first plane to the last.
 
@@ -203,24 +210,26 @@ class RMVSNet(nn.Module):
             intrinsics: (B, V, 3, 3), in pixels of the features.
             extrinsics: (B, V, 4, 4), world to camera.
             depth_values: (B, D), or (B, D, h, w), in world units.
+            window: see :func:`mvsnet_edu.cost_volume.variance_cost_volume`.
 
         Yields:
             scores (B, d, h, w), high where a plane is probable, and depths (B, d) or (B, d, h, w), of d <= 8
             planes.
         """
         states: States = None
-        for depths in depth_values.split(SLAB, dim=1):
-            arguments = features, intrinsics, extrinsics, depths, states
+        B, (h, w) = len(features), window[2:] if window else features.shape[-2:]
+        for depths in depth_values.split(max(1, min(PLANES, SLAB // (B * h * w))), dim=1):
+            arguments = features, intrinsics, extrinsics, depths, window, states
             if self.recompute and torch.is_grad_enabled():
                 scores, states = checkpoint(self._slab, *arguments, use_reentrant=False)
             else:
                 scores, states = self._slab(*arguments)
             yield scores, depths
 
-    def _slab(
-        self, features: Tensor, intrinsics: Tensor, extrinsics: Tensor, depths: Tensor, states: States
-    ) -> tuple[Tensor, States]:
-        return self.recurrent_net(variance_cost_volume(features, intrinsics, extrinsics, depths), states)
+    def _slab(self, *arguments: Any) -> tuple[Tensor, States]:
+        """One function of everything that a slab depends on, for the sake of ``checkpoint``."""
+        *views, states = arguments
+        return self.recurrent_net(variance_cost_volume(*views), states)
 
     def _look(self, images: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features (B, V, 32, h, w), and the cameras that belong to them."""

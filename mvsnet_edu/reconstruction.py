@@ -28,7 +28,7 @@ from .data.scene import Scene
 from .errors import InputError
 from .fusion import fuse_depth_maps
 from .inference import estimate_scene, read_estimates
-from .models import MVSNet
+from .models import load_pretrained
 from .steps import Steps, digest
 
 __all__ = [
@@ -124,7 +124,7 @@ def reconstruct(
     if photos.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{photos} lies in {out}, which is for the results: choose another folder for them.")
     found = [digest(find_photos(photos)), digest(find_photos(masks)) if masks else None]
-    network = MVSNet.from_pretrained(weights)
+    network = load_pretrained(weights)
     steps, work = Steps(out), out / "colmap"
     estimates = [out / name for name in ("depth", "probability", "cams", "settings.json")]
     longest, made = max(size, FEATURE_SIZE), [out / "photos", out / "masks"]
