@@ -45,6 +45,7 @@ def plain_volume(
         else:
             total += warped
             squares += warped.pow_(2)
+        del warped  # else the next one would be made beside it
     return squares.div_(V).sub_(total.div_(V).pow_(2))
 
 

@@ -21,6 +21,7 @@ from . import (
     refinement,
     regression,
     regularization,
+    speed,
     testing,
     training,
     views,
@@ -48,6 +49,7 @@ _EXERCISES = {
         testing,
         fusion,
         photos,
+        speed,
     )
     for exercise in chapter.EXERCISES
 }

@@ -16,6 +16,7 @@ from . import (
     test_loss,
     test_photos,
     test_refinement,
+    test_speed,
     test_testing,
     test_training,
     test_views,
@@ -34,6 +35,7 @@ CHAPTERS = (
     test_testing,
     test_fusion,
     test_photos,
+    test_speed,
 )
 ORDER = [chapter.__name__.rpartition("test_")[2] for chapter in CHAPTERS]
 
