@@ -12,6 +12,7 @@ from mvsnet_edu.figures.epipolar import epipolar
 from mvsnet_edu.figures.figure import Figure
 from mvsnet_edu.figures.form import live
 from mvsnet_edu.figures.loss import loss_explorer
+from mvsnet_edu.figures.memory import Formulation, memory_explorer
 from mvsnet_edu.figures.refinement import refinement_profile
 from mvsnet_edu.figures.regression import Bump, soft_argmin
 from mvsnet_edu.figures.sweep import plane_sweep
@@ -21,6 +22,7 @@ from mvsnet_edu.figures.wipe import Picture, compare
 __all__ = [
     "Bump",
     "Figure",
+    "Formulation",
     "Picture",
     "Viewpoint",
     "compare",
@@ -28,6 +30,7 @@ __all__ = [
     "epipolar",
     "live",
     "loss_explorer",
+    "memory_explorer",
     "plane_sweep",
     "point_cloud",
     "refinement_profile",

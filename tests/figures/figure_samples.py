@@ -14,6 +14,7 @@ from mvsnet_edu.figures import (
     cost_volume,
     epipolar,
     loss_explorer,
+    memory_explorer,
     plane_sweep,
     point_cloud,
     refinement_profile,
@@ -68,6 +69,8 @@ def make(kind: str) -> Figure:
     initial, refined, truth = depth_maps()
     if kind == "cloud":
         return point_cloud(*patches(), view=Viewpoint((0, 0, 0), (0, 0, 10), (0, -1, 0), 45.0, 1.5))
+    if kind == "memory":
+        return memory_explorer()
     if kind == "loss":
         return loss_explorer(reach=4, steps=4)
     if kind == "refinement":
@@ -92,4 +95,4 @@ def make(kind: str) -> Figure:
     return compare(pictures, unit="mm", digits=3)
 
 
-KINDS = ("cloud", "wipe", "loss", "refinement", "regression", "volume", "epipolar", "sweep")
+KINDS = ("cloud", "wipe", "loss", "refinement", "regression", "volume", "epipolar", "sweep", "memory")
