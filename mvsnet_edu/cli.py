@@ -74,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mvsnet-edu {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    adders = (_add_reconstruct, _add_colmap, _add_depth, _add_fuse, _add_evaluate, _add_make_data, _add_train)
-    for add in adders:
+    scenes = (_add_reconstruct, _add_colmap, _add_depth, _add_fuse, _add_evaluate, _add_make_data)
+    for add in (*scenes, _add_train, _add_exercises):
         add(commands)
     return parser
 
@@ -213,6 +213,52 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     add("--out", metavar="OUT", help="the folder of the run (default: what CONFIG says, else runs/CONFIG)")
     add("--root", metavar="FOLDER", help="where the data set lies (default: what CONFIG says)")
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")
+
+
+def _add_exercises(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "exercises",
+        _export,
+        "make assignments of the book's exercises, and mark them",
+        '"export" writes a notebook with questions, empty stubs and cells that check. "grade" marks such a '
+        "notebook unattended: each answer runs in a process of its own, under limits of time and memory.",
+        "mvsnet-edu exercises export week1.ipynb --chapters loss refinement",
+    )
+    deeds = parser.add_subparsers(metavar="export|grade", required=True)
+    _add_export(deeds)
+    _add_grade(deeds)
+
+
+def _add_export(deeds: argparse._SubParsersAction) -> None:
+    parser = _command(
+        deeds,
+        "export",
+        _export,
+        "write an assignment",
+        "Without options it asks all exercises.",
+        "mvsnet-edu exercises export week1.ipynb --chapters loss refinement",
+    )
+    add = parser.add_argument
+    add("notebook", type=Path, metavar="NOTEBOOK", help="the notebook to write")
+    add("--names", nargs="+", metavar="NAME", help="ask these, in this order")
+    add("--chapters", nargs="+", metavar="CHAPTER", help="ask those of these chapters")
+
+
+def _add_grade(deeds: argparse._SubParsersAction) -> None:
+    parser = _command(
+        deeds,
+        "grade",
+        _grade,
+        "mark an assignment",
+        "Prints the marks; a right answer is worth its difficulty.",
+        "mvsnet-edu exercises grade handed_in.ipynb --json marks.json",
+    )
+    add = parser.add_argument
+    add("notebook", type=Path, metavar="NOTEBOOK", help="what a student handed in")
+    add("--names", nargs="+", metavar="NAME", help="mark these (default: those that were asked)")
+    add("--seconds", type=_positive, default=60.0, metavar="S", help="time for each answer")
+    add("--json", type=Path, metavar="FILE", help="write the marks, with the counter-examples")
 
 
 def _command(
@@ -451,6 +497,23 @@ def _train(options: argparse.Namespace) -> None:
     except ValueError as error:
         raise InputError(f"--root cannot be used with {options.config}: {error}.") from None
     train(replace(recipe, out=options.out or recipe.out, data=data), _device(options.device))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from . import exercises
+
+    print(exercises.export(options.notebook, options.names, options.chapters))
+
+
+def _grade(options: argparse.Namespace) -> None:
+    from . import exercises
+    from .data.formats import atomic_write
+
+    grades = exercises.grade(options.notebook, options.names, time_limit=options.seconds)
+    print(grades)
+    if options.json:
+        with atomic_write(options.json) as file:
+            file.write(grades.json().encode())
 
 
 def _progress(items: Iterable) -> Iterable:

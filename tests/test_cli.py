@@ -17,7 +17,7 @@ from mvsnet_edu.data.scene import write_scene
 from mvsnet_edu.data.synthetic import LAYOUTS, SHIPPED
 from mvsnet_edu.models import MVSNet
 
-COMMANDS = ("reconstruct", "colmap", "depth", "fuse", "evaluate", "make-data")
+COMMANDS = ("reconstruct", "colmap", "depth", "fuse", "evaluate", "make-data", "exercises")
 H, W = 40, 56
 K = torch.tensor([[60.0, 0, 28], [0, 60, 20], [0, 0, 1]], dtype=torch.float64)
 
@@ -115,6 +115,39 @@ def test_words_that_make_no_command_end_with_2(words, capsys):
     with pytest.raises(SystemExit) as end:
         run(*words)
     assert end.value.code == 2 and "error:" in capsys.readouterr().err
+
+
+# --- exercises ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deed", ["export", "grade"])
+def test_export_and_grade_explain_themselves(deed, capsys):
+    with pytest.raises(SystemExit) as end:
+        run("exercises", deed, "--help")
+    assert end.value.code == 0 and f"example: mvsnet-edu exercises {deed} " in capsys.readouterr().out
+
+
+def test_an_assignment_goes_out_and_its_marks_come_back(tmp_path, capsys):
+    path, marks = tmp_path / "week1.ipynb", tmp_path / "marks.json"
+    assert run("exercises", "export", path, "--names", "count-planes", "camera-center") == 0
+    stub = "def count_planes(depth_min, depth_max, interval):\n    ..."
+    solution = stub.replace("...", "return round((depth_max - depth_min) / interval) + 1")
+    notebook = json.loads(path.read_text())
+    for cell in notebook["cells"]:
+        cell["source"] = solution if "".join(cell["source"]) == stub else cell["source"]
+    path.write_text(json.dumps(notebook))
+    assert run("exercises", "grade", path, "--json", marks) == 0
+    assert "week1.ipynb: 1 of 2 points" in capsys.readouterr().out
+    assert [mark["verdict"] for mark in json.loads(marks.read_text())["marks"]] == ["right", "missing"]
+
+
+def test_bad_assignments_are_one_sentence(tmp_path, capsys):
+    (tmp_path / "cut.ipynb").write_text('{"cells": [')
+    assert "cut.ipynb is not a whole notebook" in refused(
+        capsys, "exercises", "grade", tmp_path / "cut.ipynb"
+    )
+    said = refused(capsys, "exercises", "export", tmp_path / "a.ipynb", "--chapters", "lost")
+    assert "no chapter 'lost'" in said and not (tmp_path / "a.ipynb").exists()
 
 
 # --- depth -------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ True
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import InputError
 from . import (
@@ -27,11 +29,13 @@ from . import (
     views,
     welcome,
 )
+from .assignment import write_assignment
 from .checking import TRIALS, examine
 from .draw import LEVELS
 from .exercise import Exercise
+from .grading import Grades, asked_in, code_cells, mark, read_notebook
 
-__all__ = ["check", "hint", "names", "report", "statement"]
+__all__ = ["check", "export", "grade", "hint", "names", "report", "statement"]
 
 _EXERCISES = {
     exercise.name: exercise
@@ -144,6 +148,70 @@ def report() -> None:
             chapter = exercise.chapter
             print(chapter)
         print(f"  {'✓' if exercise.name in _solved else '·'} {exercise.name} {'*' * exercise.difficulty}")
+
+
+def export(
+    path: str | Path, names: Sequence[str] | None = None, chapters: Sequence[str] | None = None
+) -> Path:
+    """Write an assignment: a notebook with the questions, empty stubs, and cells that check them.
+
+    Args:
+        path: the notebook to write.
+        names: the exercises to ask, in this order; by default all, in the book's.
+        chapters: only those of these chapters.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: if there is no such exercise or chapter, or the file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export(f"{folder}/week1.ipynb", chapters=["loss"]).name
+    'week1.ipynb'
+    """
+    known = dict.fromkeys(exercise.chapter for exercise in _EXERCISES.values())
+    for chapter in chapters or ():
+        if chapter not in known:
+            raise InputError(f"there is no chapter {chapter!r} with exercises; there are {', '.join(known)}")
+    chosen = [statement(name) for name in _EXERCISES if names is None] or [*map(statement, names or ())]
+    return write_assignment(path, [e for e in chosen if chapters is None or e.chapter in chapters])
+
+
+def grade(
+    notebook: str | Path,
+    names: Sequence[str] | None = None,
+    *,
+    time_limit: float = 60.0,
+    memory_limit: int = 2 * 10**9,
+) -> Grades:
+    """Mark the answers in a notebook, unattended, whatever they do.
+
+    Each answer gets a process of its own, which runs the cells that it needs and no others. It can loop,
+    raise, exit, take all memory or change Python as it likes: the checks run here, and only inputs and
+    results pass between. Where Linux allows it, that process sees no network and no other process. It can
+    read the files that you can, and it can call this package's own functions: look at what you mark.
+
+    Args:
+        notebook: the file.
+        names: the exercises to mark; by default those that :func:`export` wrote into the notebook, else those
+            that its cells check.
+        time_limit: seconds for each answer.
+        memory_limit: bytes for each answer, beyond those of Python and torch.
+
+    Returns:
+        Marks; a right answer is worth its difficulty. Printed, they are a table.
+
+    Raises:
+        InputError: if this is no notebook, or asks no exercise, or one that there is not; on Windows.
+    """
+    content = read_notebook(notebook)
+    chosen = [*map(statement, asked_in(content) if names is None else names)]
+    if not chosen:
+        raise InputError(f"{notebook} has no exercise: no cell calls exercises.check.")
+    cells = code_cells(content)
+    return Grades(str(notebook), tuple(mark(e, cells, time_limit, memory_limit) for e in chosen))
 
 
 def _unknown(name: str) -> str:

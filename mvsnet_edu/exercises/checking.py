@@ -73,7 +73,10 @@ def gradient(result: Tensor, with_respect_to: Tensor) -> Tensor:
     """
     if not result.requires_grad:
         raise Refusal("The result carries no gradient; something on the way cuts it off.")
-    (slope,) = torch.autograd.grad(result.sum(), with_respect_to, allow_unused=True)
+    try:
+        (slope,) = torch.autograd.grad(result.sum(), with_respect_to, allow_unused=True)
+    except Exception as error:  # an answer may hold a backward step of its own
+        raise Refusal(f"The gradient of your function raised {_described(error)}.") from error
     return torch.zeros_like(with_respect_to) if slope is None else slope
 
 

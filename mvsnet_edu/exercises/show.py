@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
+import marshal
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor
@@ -30,6 +33,14 @@ class Formula:
 
     def __repr__(self) -> str:
         return f"function: {self.text}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its code, so that another process can have it; it must use nothing but its arguments."""
+        return _rebuilt, (self.text, marshal.dumps(self.function.__code__))
+
+
+def _rebuilt(text: str, code: bytes) -> Formula:
+    return Formula(text, FunctionType(marshal.loads(code), {"__builtins__": vars(builtins)}))
 
 
 def show(value: Any) -> str:
