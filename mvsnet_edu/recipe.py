@@ -97,8 +97,9 @@ class StageTable:
 
     ``batch`` counts samples of one process; ``accumulate`` batches make a step; ``views`` lists the numbers
     of views that a batch may have, repeated as often as they are wanted. Images are drawn at ``size`` (width,
-    height), or resized to it; without it, those of a data set stay as they are. ``train`` can leave all but
-    the refinement as it is: a step then costs a forward pass, so that it can have larger images.
+    height), or resized to it; without it, those of a data set stay as they are. ``train`` can be the
+    "initial" depth, which leaves the refinement as it is, or the "refinement", which leaves all else: a step
+    then costs little more than a forward pass, so that it can have larger images.
     """
 
     steps: int
@@ -110,7 +111,7 @@ class StageTable:
     views: tuple[int, ...] = (3,)
     size: tuple[int, int] | None = None
     depth_num: int = 48
-    train: Literal["all", "refinement"] = "all"
+    train: Literal["all", "initial", "refinement"] = "all"
 
     def __post_init__(self) -> None:
         _at_least(1, steps=self.steps, batch=self.batch, accumulate=self.accumulate)

@@ -227,7 +227,8 @@ class Training:
         numbers = range((self.progress.step - first) * stage.accumulate, stage.steps * stage.accumulate)
         stream = _Stopwatch(load(batches, numbers, self._workers(batches)))
         for name, value in self.network.named_parameters():
-            value.requires_grad_(stage.train == "all" or name.startswith("refine_net."))
+            part = "refinement" if name.startswith("refine_net.") else "initial"
+            value.requires_grad_(stage.train in ("all", part))
         for step in range(self.progress.step - first, stage.steps):
             start, stream.seconds = time.monotonic(), 0.0
             for group in self.optimizer.param_groups:

@@ -171,17 +171,22 @@ def test_training_starts_from_given_weights(recipe, tmp_path):
         train(replace(again, network=NetworkTable(norm="batch")), "cpu")
 
 
-def test_a_stage_can_leave_all_but_the_refinement_as_it_is(recipe):
+@pytest.mark.parametrize(
+    "part, moves", [("refinement", {"refine_net"}), ("initial", {"feature_net", "cost_reg_net"})]
+)
+def test_a_stage_can_train_a_part_and_leave_the_rest_as_it_is(recipe, part, moves):
     """To the last bit; and afterwards everything learns again."""
-    first, second = replace(recipe, stage=(STAGE,)), replace(STAGE, steps=2, rate=1e-2, train="refinement")
+    first, second = replace(recipe, stage=(STAGE,)), replace(STAGE, steps=2, rate=1e-2, train=part)
     before = {name: value.clone() for name, value in state_after(first)["network"].items()}
     after = state_after(replace(recipe, stage=(STAGE, second)))["network"]
-    assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} == {
-        "refine_net"
-    }
+    assert _moved(before, after) == moves
     last = state_after(replace(recipe, stage=(STAGE, second, STAGE)))["network"]
-    moved = {name.split(".")[0] for name in after if not torch.equal(last[name], after[name])}
-    assert moved == {"feature_net", "cost_reg_net", "refine_net"}
+    assert _moved(after, last) == {"feature_net", "cost_reg_net", "refine_net"}
+
+
+def _moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    """The parts of the network in which any weight changed."""
+    return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
 
 
 def test_bf16_keeps_the_variance_in_float32(recipe, monkeypatch):
