@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors files that also say which network they belong to."""
+"""Weights on disk: safetensors files that also say which network they belong to, and those of other code."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .errors import InputError
+from .foreign import translate
 
 __all__ = ["load_network", "save_network", "shipped_weights"]
 
@@ -59,7 +61,9 @@ def save_network(network: nn.Module, path: str | PathLike[str], **notes: str) ->
 def load_network(
     kind: type[Network] | tuple[type[Network], ...], name_or_path: str | PathLike[str]
 ) -> Network:
-    """Rebuild a network from a file written by :func:`save_network`.
+    """Rebuild a network from a file written by :func:`save_network`, or by other code that we know.
+
+    The latter, files of ``torch.save``, are listed in :mod:`mvsnet_edu.foreign`; no code in them is run.
 
     Args:
         kind: the class of the network, or several, of which it may be any.
@@ -69,7 +73,7 @@ def load_network(
         the network, on the CPU, in evaluation mode.
 
     Raises:
-        InputError: if there is no such file, it is no safetensors file, or it holds another network.
+        InputError: if there is no such file, it is no file of weights, or it holds another network.
 
     Source: ours.
 
@@ -77,19 +81,30 @@ def load_network(
     >>> load_network(MVSNet, "mvsnet").training
     False
     """
-    from safetensors import SafetensorError, safe_open
-
     path = _locate(name_or_path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            header, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: no safetensors file ({error})") from None
+    header, weights = _read(path)
     kinds = {each.__name__: each for each in (kind if isinstance(kind, tuple) else (kind,))}
     found = header.get("class", "an unknown network")
     if found not in kinds:
         raise InputError(f"{path}: holds weights of {found}, not {' or '.join(kinds)}")
     return _build(kinds[found], header, weights, path)
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The header and the tensors of a file; what is of other code is translated."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        reason = error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)  # tensors and plain values, no code
+    except Exception:  # whatever a damaged file can do to a parser
+        raise InputError(f"{path}: no safetensors file ({reason}), nor tensors of torch.save") from None
+    kind, config, weights = translate(content, path)
+    return {"class": kind, "config": json.dumps(config)}, weights
 
 
 def _build(kind: type[Network], header: dict[str, str], weights: dict, path: Path) -> Network:

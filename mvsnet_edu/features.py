@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import ConvBlock2d, Norm, normalization, pad_to_multiple
 
-__all__ = ["FeatureNet", "standardize", "CHANNELS", "STRIDE"]
+__all__ = ["FeatureNet", "Padding", "standardize", "CHANNELS", "STRIDE"]
+
+Padding = Literal["centred", "symmetric", "same"]
 
 #: Channels of the feature map.
 CHANNELS = 32
@@ -50,9 +55,14 @@ class FeatureNet(nn.Module):
             before the last six of them, which widens what a feature sees from 41 pixels to a large part of
             the image.
         norm: see :func:`mvsnet_edu.layers.normalization`.
+        padding: where the strided convolutions look. "centred": as near to the middle of the block that a
+            feature stands for as it gets. "symmetric": as PyTorch's ports pad, around pixel (4 i, 4 j).
+            "same": as TensorFlow pads, and so the original, around pixel (4 i + 3, 4 j + 3).
+        bias: whether the last convolution adds a constant, as in ports. It does not cancel in the cost
+            volume: outside a source, there is zero instead.
 
     Raises:
-        ValueError: for another architecture, or (when called) for images smaller than 4 x 4.
+        ValueError: for another architecture or padding, or (when called) for images smaller than 4 x 4.
 
     Source: section 3.1 of the paper; ``cnn_wrapper/mvsnet.py:UniNetDS2`` and ``UNetDS2GN``.
 
@@ -60,8 +70,16 @@ class FeatureNet(nn.Module):
     torch.Size([2, 32, 12, 16])
     """
 
-    def __init__(self, architecture: str = "paper", norm: Norm = "group"):
+    def __init__(
+        self,
+        architecture: str = "paper",
+        norm: Norm = "group",
+        padding: Padding = "centred",
+        bias: bool = False,
+    ):
         super().__init__()
+        if padding not in get_args(Padding):
+            raise ValueError(f"padding must be one of {', '.join(get_args(Padding))}, not {padding!r}")
         if architecture not in ("paper", "unet"):
             raise ValueError(f"architecture must be 'paper' or 'unet', not {architecture!r}")
         if architecture == "paper":
@@ -69,14 +87,15 @@ class FeatureNet(nn.Module):
             self.head: nn.Module = nn.Sequential(ConvBlock2d(3, 8, norm=norm), ConvBlock2d(8, 8, norm=norm))
         else:
             self.multiple = 16
-            self.head = UNet2d(norm)
+            self.head = UNet2d(norm, padding)
+        first, second = {"centred": (1, 2), "symmetric": (2, 2), "same": (1, 1)}[padding]
         self.tail = nn.Sequential(
-            _strided(8, 16, norm, left=1),
+            _strided(8, 16, norm, first),
             ConvBlock2d(16, 16, norm=norm),
             ConvBlock2d(16, 16, norm=norm),
-            _strided(16, CHANNELS, norm, left=2),
+            _strided(16, CHANNELS, norm, second),
             ConvBlock2d(CHANNELS, CHANNELS, norm=norm),
-            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=bias),
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -96,6 +115,7 @@ class UNet2d(nn.Module):
 
     Args:
         norm: see :func:`mvsnet_edu.layers.normalization`.
+        padding: see :class:`FeatureNet`; "symmetric" is the same as "centred" here.
 
     Source: the first half of ``cnn_wrapper/mvsnet.py:UNetDS2GN``.
 
@@ -105,20 +125,21 @@ class UNet2d(nn.Module):
 
     WIDTHS = (8, 16, 32, 64, 128)
 
-    def __init__(self, norm: Norm = "group"):
+    def __init__(self, norm: Norm = "group", padding: Padding = "centred"):
         super().__init__()
         widths = self.WIDTHS
+        self.around = (0, 1, 0, 1) if padding == "same" else (1, 0, 1, 0)  # sizes are even here
         down = zip((3, *widths[1:-1]), widths[1:], strict=True)  # the image feeds the half size, too
-        self.down = nn.ModuleList(ConvBlock2d(i, o, stride=2, norm=norm) for i, o in down)
+        self.down = nn.ModuleList(ConvBlock2d(i, o, stride=2, norm=norm, padding=0) for i, o in down)
         self.skip = nn.ModuleList(_pair(i, o, norm) for i, o in zip((3, *widths[1:]), widths, strict=True))
-        self.up = nn.ModuleList(_upsample(2 * o, o, norm) for o in reversed(widths[:-1]))
+        self.up = nn.ModuleList(_upsample(2 * o, o, norm, padding) for o in reversed(widths[:-1]))
         self.merge = nn.ModuleList(_pair(2 * o, o, norm) for o in reversed(widths[:-1]))
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W), H and W multiples of 16 -> (B, 8, H, W)."""
         x, skips = image, [self.skip[0](image)]
         for down, skip in zip(self.down, self.skip[1:], strict=True):
-            x = down(x)
+            x = down(F.pad(x, self.around))
             skips.append(skip(x))
         x = skips.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
@@ -140,7 +161,10 @@ def _pair(inp: int, out: int, norm: Norm) -> nn.Sequential:
     return nn.Sequential(ConvBlock2d(inp, out, norm=norm), ConvBlock2d(out, out, norm=norm))
 
 
-def _upsample(inp: int, out: int, norm: Norm) -> nn.Sequential:
+def _upsample(inp: int, out: int, norm: Norm, padding: Padding) -> nn.Sequential:
     """Transposed convolution that doubles the size, normalised, without ReLU (as in the original)."""
+    if padding == "same":
+        deconv = nn.ConvTranspose2d(inp, out, 3, stride=2, bias=False)
+        return nn.Sequential(deconv, nn.ZeroPad2d((0, -1, 0, -1)), normalization(norm, out, dims=2))
     deconv = nn.ConvTranspose2d(inp, out, 3, stride=2, padding=1, output_padding=1, bias=False)
     return nn.Sequential(deconv, normalization(norm, out, dims=2))

@@ -27,7 +27,7 @@ from .data.formats import Camera, atomic_write, image_size, read_cam, read_pfm, 
 from .data.scene import Scene
 from .depth import winner_of_sweep
 from .errors import InputError
-from .features import CHANNELS, STRIDE, standardize
+from .features import CHANNELS, STRIDE
 from .memory import free_memory, is_out_of_memory
 from .models import PLANES, MVSNet, RMVSNet
 from .tiles import GRID, Tile, cut_into_tiles
@@ -253,7 +253,7 @@ class _Photo(NamedTuple):
     """One view as the network sees it."""
 
     features: Tensor  # (32, h, w)
-    image: Tensor  # (3, h, w), standardised
+    image: Tensor  # (3, h, w), prepared
     camera: Camera  # of the features
 
 
@@ -262,7 +262,7 @@ def _look(
     scene: Scene, network: MVSNet | RMVSNet, size: tuple[int, int] | None, device: torch.device, view: int
 ) -> _Photo:
     image, camera = scene.resized(view, size)
-    image = standardize(image.to(device))[None]
+    image = network.prepare(image.to(device))[None]
     features = network.feature_net(image)[0]
     h, w = features.shape[-2:]
     small = F.interpolate(image[..., : h * STRIDE, : w * STRIDE], (h, w), mode="area")[0]
@@ -290,7 +290,8 @@ def _sweep(
     cameras = [torch.stack([photo.camera.intrinsics for photo in row]) for row in photos]
     poses = [torch.stack([photo.camera.extrinsics for photo in row]) for row in photos]
     depth_values = torch.stack([job.depths for job in jobs]).to(features)  # (B, D)
-    views = features, torch.stack(cameras).to(features), torch.stack(poses).to(features)
+    intrinsics = network.recentre(torch.stack(cameras).to(features))
+    views = features, intrinsics, torch.stack(poses).to(features)
     depth, trust = features.new_empty(2, len(jobs), *jobs[0].size)  # (B, h, w) each
     for tile in tiles:
         maps = _maps(network, views, depth_values, tile.window)

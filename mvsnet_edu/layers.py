@@ -51,9 +51,17 @@ def normalization(norm: Norm, channels: int, dims: Literal[2, 3], affine: bool =
 class ConvBlock2d(nn.Sequential):
     """3 x 3 convolution without bias, normalisation, ReLU."""
 
-    def __init__(self, inp: int, out: int, stride: int = 1, norm: Norm = "group", affine: bool = True):
+    def __init__(
+        self,
+        inp: int,
+        out: int,
+        stride: int = 1,
+        norm: Norm = "group",
+        affine: bool = True,
+        padding: int = 1,
+    ):
         super().__init__(
-            nn.Conv2d(inp, out, 3, stride, padding=1, bias=False),
+            nn.Conv2d(inp, out, 3, stride, padding=padding, bias=False),
             normalization(norm, out, dims=2, affine=affine),
             nn.ReLU(inplace=True),
         )

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .camera import scale_intrinsics
+from .camera import crop_intrinsics, scale_intrinsics
 from .checkpoints import load_network
 from .cost_volume import Window, variance_cost_volume
 from .depth import probability_map, soft_argmin, winner_of_sweep
-from .features import STRIDE, FeatureNet, standardize
+from .features import STRIDE, FeatureNet, Padding, standardize
 from .layers import Norm
 from .recurrence import RecurrentRegNet, States
 from .refinement import RefineNet, depth_refine
@@ -51,13 +51,35 @@ class DepthEstimate(NamedTuple):
         return self.depth if self.refined_depth is None else self.refined_depth
 
 
-class MVSNet(nn.Module):
+class _Network(nn.Module):
+    """What both networks do with images and cameras before they compare them."""
+
+    config: dict[str, Any]
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """What the features are computed from, of RGB in [0, 1], (..., 3, H, W)."""
+        return standardize(images) if self.config.get("standardized", True) else images
+
+    def recentre(self, intrinsics: Tensor) -> Tensor:
+        """Intrinsics (..., 3, 3) of the features, as the code that trained the weights would have them."""
+        shift = self.config.get("centre", 0.5) - 0.5
+        return crop_intrinsics(intrinsics, shift, shift)
+
+
+class MVSNet(_Network):
     """MVSNet (Yao et al., ECCV 2018).
 
     Args:
         refine: whether to refine the depth map with the reference image.
         norm: "group", "instance" or "batch"; see :func:`mvsnet_edu.layers.normalization`.
         features: "paper" or "unet"; see :class:`mvsnet_edu.features.FeatureNet`.
+        padding: see :class:`mvsnet_edu.features.FeatureNet`.
+        bias: see :class:`mvsnet_edu.features.FeatureNet`.
+        chained: see :class:`mvsnet_edu.regularization.CostRegNet`.
+        standardized: whether each channel of each image is brought to mean 0 and deviation 1 first; ports
+            feed in colours in [0, 1] as they are.
+        centre: coordinate of the first feature pixel's centre, as the code that trained the weights had it:
+            0.5; ports have 0, which shifts all rays by half a feature pixel. Cameras are given with 0.5.
 
     Source: figure 1 of the paper; ``model.py:inference``.
 
@@ -71,11 +93,30 @@ class MVSNet(nn.Module):
     (torch.Size([1, 12, 16]), torch.Size([1, 12, 16]), torch.Size([1, 12, 16]))
     """
 
-    def __init__(self, refine: bool = True, norm: Norm = "group", features: str = "paper"):
+    def __init__(
+        self,
+        refine: bool = True,
+        norm: Norm = "group",
+        features: str = "paper",
+        padding: Padding = "centred",
+        bias: bool = False,
+        chained: bool = False,
+        standardized: bool = True,
+        centre: float = 0.5,
+    ):
         super().__init__()
-        self.config = {"refine": refine, "norm": norm, "features": features}
-        self.feature_net = FeatureNet(features, norm)
-        self.cost_reg_net = CostRegNet(norm)
+        self.config = {
+            "refine": refine,
+            "norm": norm,
+            "features": features,
+            "padding": padding,
+            "bias": bias,
+            "chained": chained,
+            "standardized": standardized,
+            "centre": centre,
+        }
+        self.feature_net = FeatureNet(features, norm, padding, bias)
+        self.cost_reg_net = CostRegNet(norm, chained)
         self.refine_net = RefineNet(norm) if refine else None
 
     def forward(
@@ -93,9 +134,9 @@ class MVSNet(nn.Module):
             ValueError: with fewer than two views.
         """
         B, V, _, H, W = images.shape
-        images = standardize(images)
+        images = self.prepare(images)
         features = self.feature_net(images.flatten(0, 1)).unflatten(0, (B, V))  # (B, V, 32, h, w)
-        intrinsics = scale_intrinsics(intrinsics, 1 / STRIDE)
+        intrinsics = self.recentre(scale_intrinsics(intrinsics, 1 / STRIDE))
         volume = variance_cost_volume(features, intrinsics, extrinsics, depth_values)  # (B, 32, D, h, w)
         depth, trust = self.regress(volume, depth_values)  # (B, h, w) each
         return DepthEstimate(depth, trust, self.refine(depth, images[:, 0], depth_values))
@@ -143,12 +184,13 @@ class MVSNet(nn.Module):
         return load_network(cls, name_or_path)
 
 
-class RMVSNet(nn.Module):
+class RMVSNet(_Network):
     """R-MVSNet (Yao et al., CVPR 2019): the cost volume is swept, never stored, and a plane is chosen.
 
     Args:
         norm: of the features; see :func:`mvsnet_edu.layers.normalization`.
         features: "paper" or "unet"; see :class:`mvsnet_edu.features.FeatureNet`.
+        padding: see :class:`mvsnet_edu.features.FeatureNet`.
         widths: see :class:`mvsnet_edu.recurrence.RecurrentRegNet`.
 
     Source: figure 2 of the paper; ``model.py:inference_winner_take_all``.
@@ -162,10 +204,16 @@ class RMVSNet(nn.Module):
     (torch.Size([1, 12, 16]), torch.Size([1, 12, 16]), None)
     """
 
-    def __init__(self, norm: Norm = "group", features: str = "paper", widths: tuple[int, ...] = (16, 4, 2)):
+    def __init__(
+        self,
+        norm: Norm = "group",
+        features: str = "paper",
+        padding: Padding = "centred",
+        widths: tuple[int, ...] = (16, 4, 2),
+    ):
         super().__init__()
-        self.config = {"norm": norm, "features": features, "widths": list(widths)}
-        self.feature_net = FeatureNet(features, norm)
+        self.config = {"norm": norm, "features": features, "padding": padding, "widths": list(widths)}
+        self.feature_net = FeatureNet(features, norm, padding)
         self.recurrent_net = RecurrentRegNet(tuple(widths))
         #: In training, keep the memories between slabs only, and compute what lies inside again.
         self.recompute = False
@@ -233,8 +281,8 @@ class RMVSNet(nn.Module):
 
     def _look(self, images: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features (B, V, 32, h, w), and the cameras that belong to them."""
-        features = self.feature_net(standardize(images).flatten(0, 1)).unflatten(0, images.shape[:2])
-        return features, scale_intrinsics(intrinsics, 1 / STRIDE), extrinsics
+        features = self.feature_net(self.prepare(images).flatten(0, 1)).unflatten(0, images.shape[:2])
+        return features, self.recentre(scale_intrinsics(intrinsics, 1 / STRIDE)), extrinsics
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | PathLike[str] = "rmvsnet") -> RMVSNet:

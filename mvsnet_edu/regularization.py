@@ -19,6 +19,8 @@ class CostRegNet(nn.Module):
 
     Args:
         norm: see :func:`mvsnet_edu.layers.normalization`.
+        chained: wire it as PyTorch's ports do: every convolution reads the one before it, so that the strided
+            ones see what the plain ones made.
 
     Source: section 3.3 of the paper; ``cnn_wrapper/mvsnet.py:RegNetUS0``.
 
@@ -29,10 +31,11 @@ class CostRegNet(nn.Module):
 
     MULTIPLE = 8
 
-    def __init__(self, norm: Norm = "group"):
+    def __init__(self, norm: Norm = "group", chained: bool = False):
         super().__init__()
+        self.chained = chained
         self.conv0_1 = ConvBlock3d(CHANNELS, 8, norm=norm)
-        self.conv1_0 = ConvBlock3d(CHANNELS, 16, stride=2, norm=norm)
+        self.conv1_0 = ConvBlock3d(8 if chained else CHANNELS, 16, stride=2, norm=norm)
         self.conv1_1 = ConvBlock3d(16, 16, norm=norm)
         self.conv2_0 = ConvBlock3d(16, 32, stride=2, norm=norm)
         self.conv2_1 = ConvBlock3d(32, 32, norm=norm)
@@ -47,10 +50,13 @@ class CostRegNet(nn.Module):
         """(B, 32, D, h, w) -> (B, D, h, w), low where the views agree."""
         B, C, D, h, w = volume.shape
         x = pad_to_multiple(volume, self.MULTIPLE, dims=3)
-        x1 = self.conv1_0(x)  # (B, 16, D/2, h/2, w/2)
-        x2 = self.conv2_0(x1)  # (B, 32, D/4, h/4, w/4)
-        x3 = self.conv3_1(self.conv3_0(x2))  # (B, 64, D/8, h/8, w/8)
-        up2 = self.conv4_0(x3) + self.conv2_1(x2)
-        up1 = self.conv5_0(up2) + self.conv1_1(x1)
-        up0 = self.conv6_0(up1) + self.conv0_1(x)  # (B, 8, D, h, w)
+        skip0 = self.conv0_1(x)  # (B, 8, D, h, w)
+        x1 = self.conv1_0(skip0 if self.chained else x)  # (B, 16, D/2, h/2, w/2)
+        skip1 = self.conv1_1(x1)
+        x2 = self.conv2_0(skip1 if self.chained else x1)  # (B, 32, D/4, h/4, w/4)
+        skip2 = self.conv2_1(x2)
+        x3 = self.conv3_1(self.conv3_0(skip2 if self.chained else x2))  # (B, 64, D/8, h/8, w/8)
+        up2 = self.conv4_0(x3) + skip2
+        up1 = self.conv5_0(up2) + skip1
+        up0 = self.conv6_0(up1) + skip0  # (B, 8, D, h, w)
         return self.conv6_2(up0).squeeze(1)[:, :D, :h, :w]

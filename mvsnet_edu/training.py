@@ -346,7 +346,8 @@ def _network(recipe: Recipe) -> MVSNet | RMVSNet:
     if type(start) is type(network):
         _same(network.config, start.config, recipe.start_from)
         return start
-    _same(network.config, {name: start.config[name] for name in ("norm", "features")}, recipe.start_from)
+    shared = {name: start.config[name] for name in ("norm", "features", "padding")}
+    _same(network.config, shared, recipe.start_from)
     network.feature_net = start.feature_net
     return network
 
