@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from . import (
+    cameras,
     conventions,
     cost_volume,
     features,
@@ -42,6 +43,7 @@ _EXERCISES = {
     for chapter in (
         welcome,
         conventions,
+        cameras,
         views,
         features,
         cost_volume,

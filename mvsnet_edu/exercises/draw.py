@@ -74,6 +74,20 @@ class Draw:
         pose[:3, 3] = torch.tensor(self._random.sample([-2.0, -1.0, 1.0, 2.0, 3.0], 3))
         return pose
 
+    def source_extrinsics(self, ref_extrinsics: Tensor) -> Tensor:
+        """(4, 4), of a camera beside a reference, rolled and turned as the levels rise.
+
+        What the reference sees at a depth of 2 or more, with intrinsics of :meth:`intrinsics` and at pixels
+        from (0, 0) to (4, 4), lies in front of both.
+        """
+        relative = torch.eye(4)
+        relative[:3, :3] = (torch.eye(3), _turn(2, 0.0, 1.0), _turn(1, 0.96, 0.28))[min(self.level, 2)]
+        if self.level > 2:
+            relative[:3, :3] = _turn(2, 0.6, 0.8) @ relative[:3, :3]
+        sideways = self.one_of([(1.0, 0.0), (0.0, 1.0), (-0.5, 0.0), (0.0, -1.0), (0.5, 1.0), (-1.0, 0.5)])
+        relative[:3, 3] = torch.tensor([*sideways, self.one_of([0.0, 0.0, 0.5, 1.0, -0.5])])
+        return relative @ ref_extrinsics
+
 
 def _turn(axis: int, cosine: float, sine: float) -> Tensor:
     """Rotation about one axis."""

@@ -9,6 +9,7 @@ from mvsnet_edu.exercises.checking import examine
 from mvsnet_edu.exercises.draw import LEVELS, Draw
 
 from . import (
+    test_cameras,
     test_conventions,
     test_cost_volume,
     test_features,
@@ -26,6 +27,7 @@ from . import (
 CHAPTERS = (
     test_welcome,
     test_conventions,
+    test_cameras,
     test_views,
     test_features,
     test_cost_volume,
