@@ -51,8 +51,9 @@ SMOOTH_COST = Exercise(
     signature="smooth(cost, radius)",
     question=(
         "The oldest regularisation: replace every cost by the mean over a window of the image, within its "
-        "own plane. `cost` is `(B, D, h, w)`; the window reaches `radius` pixels in all four directions, so it "
-        "has (2 `radius` + 1)² pixels. At the border, average over those that exist. Return `(B, D, h, w)`."
+        "own plane. `cost` is `(B, D, h, w)`; the window reaches `radius` pixels in all four directions, so "
+        "it has (2 `radius` + 1)² pixels. At the border, average over those that exist. Return "
+        "`(B, D, h, w)`."
     ),
     hint="PyTorch has an average over windows. What does it put beyond the border, and does it count it?",
     reference=_smooth,
