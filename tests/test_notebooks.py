@@ -36,9 +36,7 @@ class TestNotebook:
 
     def test_shows_short_cells(self, path):
         shown = [cell for cell in code_cells(path) if not HIDDEN & set(cell["metadata"].get("tags", []))]
-        assert (
-            names([cell for cell in shown if len(re.findall(r"^.", cell["source"], re.MULTILINE)) > 15]) == []
-        )
+        assert names([cell for cell in shown if len(re.findall(r"(?m)^.", cell["source"])) > 15]) == []
 
     def test_marks_what_a_second_run_will_not_repeat(self, path):
         timed = [cell for cell in code_cells(path) if tells_the_time(cell)]
