@@ -12,6 +12,7 @@ help:
 	@echo "make book    build the book: _build/html/index.html"
 	@echo "make test    style, spelling, unit tests, doctests (make check) and every notebook (make notebooks)"
 	@echo "make repeat  after make book: execute every notebook again and compare what it says"
+	@echo "make pdf     after make book: the book as _build/pdf/book.pdf, where there is a Chromium or Chrome"
 	@echo "make clean   remove the built book and caches (rm -r .venv for the environment)"
 	@echo "PYTHON=...   the interpreter to create .venv with (now: $(PYTHON))"
 
@@ -36,6 +37,9 @@ notebooks: $(INSTALLED)
 
 repeat: $(INSTALLED)
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg _build/jupyter_execute/book
+
+pdf: $(INSTALLED)
+	$(BIN)/python tools/pdf.py
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

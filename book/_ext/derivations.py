@@ -20,9 +20,8 @@ API, MAP = "book/api", "book/original"
 #: Page, heading, and the names (below ``mvsnet_edu``) that are derived there; a heading as the page shows it.
 DERIVED: dict[str, dict[str, str]] = {
     "welcome": {
-        "What a depth hypothesis is, in one minute": "depth.soft_argmin depth.probability_map",
-        "MVSNet in one picture": """
-            models.MVSNet models.DepthEstimate features.FeatureNet regularization.CostRegNet""",
+        "MVSNet in one picture": "models.MVSNet models.DepthEstimate regularization.CostRegNet",
+        "What came after": "models.RMVSNet",
     },
     "conventions": {
         "Where is a pixel?": "camera.pixel_grid",
@@ -30,7 +29,6 @@ DERIVED: dict[str, dict[str, str]] = {
         "Where is the camera?": "camera.camera_center camera.project",
         "What is depth?": "camera.backproject",
         "Exactly D hypotheses": "depth.uniform_depths",
-        "Standardisation": "features.standardize",
         "Variance, the unstable way": "cost_volume.variance_cost_volume",
         "The warp: half a pixel lost": "homography.homography_warp homography.depth_warp",
         "Break it: equation (1) of the paper": "homography.plane_homographies",
@@ -51,6 +49,12 @@ DERIVED: dict[str, dict[str, str]] = {
         "Uniform in depth, or in 1 / depth?": "depth.inverse_depths",
         "What goes wrong": "errors.InputError",
     },
+    "features": {
+        "The package's functions": "features.standardize features.FeatureNet",
+    },
+    "regression": {
+        "The package's function": "depth.soft_argmin depth.winner_take_all depth.probability_map",
+    },
     "refinement": {
         "The package's function": "refinement.depth_refine refinement.RefineNet",
     },
@@ -59,7 +63,7 @@ DERIVED: dict[str, dict[str, str]] = {
         "less_one and less_three do not train anything": """
             losses.less_one_percentage losses.less_three_percentage losses.mvsnet_regression_loss""",
         "Two depth maps, one loss": "losses.mvsnet_loss",
-        "What came after": "losses.mvsnet_classification_loss depth.winner_take_all",
+        "What came after": "losses.mvsnet_classification_loss",
     },
     "generator": {
         "Seven kinds of world": "data.worlds.wild_world data.render.World",
