@@ -103,7 +103,8 @@ class FeatureNet(nn.Module):
         B, _, H, W = images.shape
         if min(H, W) < STRIDE:
             raise ValueError(f"images must be at least {STRIDE} x {STRIDE} pixels, not {W} x {H}")
-        features = self.tail(self.head(pad_to_multiple(images, self.multiple, dims=2)))
+        padded = pad_to_multiple(images, self.multiple, dims=2)
+        features = self.tail(self.head(padded.contiguous(memory_format=torch.channels_last)))  # faster
         return features[..., : H // STRIDE, : W // STRIDE]
 
 

@@ -74,7 +74,7 @@ def homography_warp(
     True
     """
     height, width = size or src_features.shape[-2:]
-    return _sample(src_features, _transform_pixels(homographies, height, width))
+    return _sample(src_features, transform_pixels(homographies, height, width))
 
 
 def depth_warp(
@@ -106,12 +106,36 @@ def depth_warp(
     True
     """
     B, D, h, w = depth_values.shape
+    rays = rays_in_source(ref_intrinsics, ref_extrinsics, src_intrinsics, src_extrinsics)
+    far, near = (part.to(depth_values.dtype) for part in rays)
+    rays = transform_pixels(far, h, w).unsqueeze(1)  # (B, 1, 3, h, w)
+    return _sample(src_features, rays + near.view(B, 1, 3, 1, 1) / depth_values.unsqueeze(2))
+
+
+def rays_in_source(
+    ref_intrinsics: Tensor, ref_extrinsics: Tensor, src_intrinsics: Tensor, src_extrinsics: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How a source sees the reference's rays: far @ (x, y, 1) + near / depth, in homogeneous pixels.
+
+    Args:
+        ref_intrinsics: (..., 3, 3).
+        ref_extrinsics: (..., 4, 4), world to camera.
+        src_intrinsics: (..., 3, 3).
+        src_extrinsics: (..., 4, 4), world to camera.
+
+    Returns:
+        far (..., 3, 3), where the rays go at infinity, and near (..., 3, 1), where they start, the
+        reference's centre; in float64.
+
+    Source: equation (1) of the paper, rearranged.
+
+    >>> eye = torch.eye(3), torch.eye(4)
+    >>> rays_in_source(*eye, *eye)[1].flatten()
+    tensor([0., 0., 0.], dtype=torch.float64)
+    """
     rotation, translation = _relative_pose(ref_extrinsics, src_extrinsics)
     K_src, K_ref_inv = src_intrinsics.double(), torch.linalg.inv(ref_intrinsics.double())
-    far = (K_src @ rotation @ K_ref_inv).to(depth_values.dtype)  # (B, 3, 3): where the ray goes at infinity
-    near = (K_src @ translation).to(depth_values.dtype)  # (B, 3, 1): where it starts, the reference's centre
-    rays = _transform_pixels(far, h, w).unsqueeze(1)  # (B, 1, 3, h, w)
-    return _sample(src_features, rays + near.view(B, 1, 3, 1, 1) / depth_values.unsqueeze(2))
+    return K_src @ rotation @ K_ref_inv, K_src @ translation
 
 
 def _relative_pose(ref_extrinsics: Tensor, src_extrinsics: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,7 +144,7 @@ def _relative_pose(ref_extrinsics: Tensor, src_extrinsics: Tensor) -> tuple[Tens
     return pose[..., :3, :3], pose[..., :3, 3:]
 
 
-def _transform_pixels(matrix: Tensor, height: int, width: int) -> Tensor:
+def transform_pixels(matrix: Tensor, height: int, width: int) -> Tensor:
     """(..., 3, 3) times the homogeneous pixels (x, y, 1) of a map -> (..., 3, height, width).
 
     Not by ``@``: autocast and TF32 would round the coordinates to a few bits.

@@ -19,6 +19,7 @@ from .layers import Norm
 from .recurrence import RecurrentRegNet, States
 from .refinement import RefineNet, depth_refine
 from .regularization import CostRegNet
+from .streaming import streamed_cost
 
 __all__ = ["MVSNet", "RMVSNet", "DepthEstimate", "load_pretrained"]
 
@@ -137,8 +138,13 @@ class MVSNet(_Network):
         images = self.prepare(images)
         features = self.feature_net(images.flatten(0, 1)).unflatten(0, (B, V))  # (B, V, 32, h, w)
         intrinsics = self.recentre(scale_intrinsics(intrinsics, 1 / STRIDE))
-        volume = variance_cost_volume(features, intrinsics, extrinsics, depth_values)  # (B, 32, D, h, w)
-        depth, trust = self.regress(volume, depth_values)  # (B, h, w) each
+        views = features, intrinsics, extrinsics, depth_values
+        if any(x.requires_grad for x in views[1:]):
+            cost = self.cost_reg_net(variance_cost_volume(*views))
+        else:
+            cost = streamed_cost(self.cost_reg_net, *views)
+        depth, probability = soft_argmin(cost, depth_values)  # (B, h, w), (B, D, h, w)
+        trust = probability_map(probability, depth, depth_values)
         return DepthEstimate(depth, trust, self.refine(depth, images[:, 0], depth_values))
 
     def regress(self, volume: Tensor, depth_values: Tensor) -> tuple[Tensor, Tensor]:

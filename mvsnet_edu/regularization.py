@@ -52,6 +52,18 @@ class CostRegNet(nn.Module):
         x = pad_to_multiple(volume, self.MULTIPLE, dims=3)
         skip0 = self.conv0_1(x)  # (B, 8, D, h, w)
         x1 = self.conv1_0(skip0 if self.chained else x)  # (B, 16, D/2, h/2, w/2)
+        return self.deeper(skip0, x1)[:, :D, :h, :w]
+
+    def deeper(self, skip0: Tensor, x1: Tensor) -> Tensor:
+        """What follows the convolutions that read the volume.
+
+        Args:
+            skip0: (B, 8, D, h, w), the full-size branch; D, h and w are multiples of 8.
+            x1: (B, 16, D/2, h/2, w/2).
+
+        Returns:
+            (B, D, h, w).
+        """
         skip1 = self.conv1_1(x1)
         x2 = self.conv2_0(skip1 if self.chained else x1)  # (B, 32, D/4, h/4, w/4)
         skip2 = self.conv2_1(x2)
@@ -59,4 +71,4 @@ class CostRegNet(nn.Module):
         up2 = self.conv4_0(x3) + skip2
         up1 = self.conv5_0(up2) + skip1
         up0 = self.conv6_0(up1) + skip0  # (B, 8, D, h, w)
-        return self.conv6_2(up0).squeeze(1)[:, :D, :h, :w]
+        return self.conv6_2(up0).squeeze(1)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mvsnet_edu import InputError, MVSNet, mvsnet_loss, mvsnet_regression_loss
+from mvsnet_edu import InputError, MVSNet, mvsnet_loss, mvsnet_regression_loss, streaming
 from mvsnet_edu import training as module
 from mvsnet_edu.batches import Batches, held_out_batches, training_batches
 from mvsnet_edu.data import synthetic
@@ -197,9 +197,10 @@ def test_bf16_keeps_the_variance_in_float32(recipe, monkeypatch):
     def spied(recipe: Recipe) -> MVSNet:
         network = build(recipe)
         network.feature_net.register_forward_hook(lambda m, x, y: seen["features"].add(y.dtype))
-        network.cost_reg_net.register_forward_hook(lambda m, x, y: seen["volume"].add(x[0].dtype))
         return network
 
+    spread = streaming._spread
+    monkeypatch.setattr(streaming, "_spread", lambda x: seen["volume"].add(x[0].dtype) or spread(x))
     monkeypatch.setattr(module, "_network", spied)
     recipe = staged(recipe, depth_num=32)  # with 16, PyTorch 2.13's 64-channel convolution reads stray memory
     recipe = replace(recipe, compute=ComputeTable("bf16-mixed"), validation=ValidationTable(0, 1))
