@@ -62,7 +62,7 @@ def plain_warp(features: Tensor, source: Tensor, reference: Tensor, depth_values
 def _sampling_grid(source: Tensor, reference: Tensor, depth_values: Tensor, h: int, w: int) -> Tensor:
     """Where each pixel of the reference, moved to each depth, appears in the source: -1 to 1."""
     motion = source @ torch.inverse(reference)  # (B, 4, 4)
-    y, x = (torch.arange(size, device=source.device) + 0.5 for size in (h, w))
+    y, x = (torch.arange(size, dtype=source.dtype, device=source.device) + 0.5 for size in (h, w))
     y, x = torch.meshgrid(y, x, indexing="ij")
     pixels = torch.stack([x, y, torch.ones_like(x)]).view(1, 3, -1)
     rays = motion[:, :3, :3] @ pixels  # (B, 3, h * w)

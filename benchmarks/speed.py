@@ -84,8 +84,9 @@ GROWTH = {
 
 #: How far the depths of both may lie apart, in intervals: in the mean, and anywhere.
 MEAN, MOST = 1e-3, 0.05
-#: How far the gradients may lie apart, as a share of their length; and how many pixels may trust another bin.
-GRADIENT, OTHER_BIN = 1e-3, 2e-3
+#: How far gradients may lie apart, as a share of their length: a pixel at the kink of L1 or of a ReLU falls
+#: to either side. In float64, where the tests compare, nothing is left. And how many may trust another bin.
+GRADIENT, OTHER_BIN = 0.02, 2e-3
 
 
 def main() -> None:
