@@ -40,7 +40,7 @@ def variational_refinement(
         extrinsics: (B, V, 4, 4), world to camera.
         interval: how far off the depth may be, a number or a tensor (B,).
         rounds: how often.
-        smoothness: weight of the neighbours; 0 leaves each pixel to itself, which makes most depth maps worse.
+        smoothness: weight of the neighbours; 0 leaves each pixel to itself, which makes most maps worse.
 
     Returns:
         (B, h, w).
