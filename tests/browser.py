@@ -40,11 +40,33 @@ def opened(chromium: Any, path: Path, **context: Any) -> Iterator[Any]:
     page.on("console", lambda message: message.type == "error" and problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: is_remote(request.url) and problems.append(request.url[:99]))
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)  # a busy machine takes its time
     page.goto(path.as_uri())
     yield page
     session.close()
     assert problems == []
+
+
+def serious_findings(page: Any, inside: str = "body", rules: tuple[str, ...] = ()) -> list[str]:
+    """What axe-core calls serious or critical: the rule, and the first elements that break it.
+
+    Formulas and code are left out: thousands of elements in a few colours, which take minutes.
+
+    Args:
+        page: an open page.
+        inside: selector of the part to look at.
+        rules: only these; by default all.
+    """
+    from axe_playwright_python.sync_playwright import Axe
+
+    where = {"include": [[inside]], "exclude": [["mjx-container"], [".highlight"]]}
+    options = {"resultTypes": ["violations"], "preload": False, **({"runOnly": list(rules)} if rules else {})}
+    findings = Axe().run(page, where, options).response["violations"]
+    return [
+        f"{finding['id']}: {[node['html'][:200] for node in finding['nodes'][:3]]}"
+        for finding in findings
+        if finding["impact"] in ("serious", "critical")
+    ]
 
 
 def is_remote(url: str) -> bool:

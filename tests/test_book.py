@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from browser import chromium, is_remote, opened, skip_unless_ci  # noqa: F401
+from browser import chromium, is_remote, opened, serious_findings, skip_unless_ci  # noqa: F401
 
 import mvsnet_edu
 
@@ -51,19 +51,51 @@ def book() -> Path:
     return HTML
 
 
+# Each colour of code, or of a comment, with what lies behind it.
+CODE_CONTRASTS = """() => {
+    const channels = (color) => color.match(/[\\d.]+/g).map(Number);
+    const light = (rgb) => [0.2126, 0.7152, 0.0722].reduce((sum, weight, k) => {
+        const c = rgb[k] / 255;
+        return sum + weight * (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    }, 0);
+    const behind = (element) => {
+        const color = channels(getComputedStyle(element).backgroundColor);
+        return color.length === 3 || color[3] === 1 ? color : behind(element.parentElement);
+    };
+    const found = {};
+    for (const element of document.querySelectorAll(".highlight span")) {
+        const ink = getComputedStyle(element).color, [a, b] = [light(channels(ink)), light(behind(element))];
+        found[ink] = Math.min(found[ink] ?? 21, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
+    }
+    return found;
+}"""
+SET_THEME = """theme => {
+    document.documentElement.dataset.theme = theme;
+    document.documentElement.dataset.mode = theme;
+}"""
+
+
 @each(PAGES)
-def test_page_is_complete_without_a_network(path: Path, chromium: Any):  # noqa: F811
+def test_page_reads_well_without_a_network(path: Path, chromium: Any):  # noqa: F811
+    """One visit for all that needs a browser, for formulas take a while: in light, in dark, on a phone."""
     with opened(chromium, path) as page:
         page.evaluate(MATHS_ARE_READY)
         assert page.evaluate(UNRENDERED_MATHS) == []
         assert page.evaluate(IMAGES_WITHOUT_ALT) == []
+        page.evaluate(SET_THEME, "light")
+        assert serious_findings(page) == []
+        assert low_contrasts(page) == {}
+        page.evaluate(SET_THEME, "dark")
+        assert serious_findings(page, rules=("color-contrast",)) == []
+        assert low_contrasts(page) == {}
+        if path in CHAPTERS:
+            page.set_viewport_size({"width": 375, "height": 700})
+            assert page.evaluate("() => document.documentElement.scrollWidth") <= 375
 
 
-@each(CHAPTERS)
-def test_chapter_fits_a_phone(path: Path, chromium: Any):  # noqa: F811
-    with opened(chromium, path, viewport={"width": 375, "height": 700}) as page:
-        page.evaluate(MATHS_ARE_READY)
-        assert page.evaluate("() => document.documentElement.scrollWidth") <= 375
+def low_contrasts(page: Any) -> dict[str, float]:
+    """Colours of code whose contrast is below what WCAG asks of text (AA)."""
+    return {color: ratio for color, ratio in page.evaluate(CODE_CONTRASTS).items() if ratio < 4.5}
 
 
 def test_index_leads_to_the_first_page(book: Path, chromium: Any):  # noqa: F811

@@ -89,7 +89,7 @@ def statement(name: str) -> Exercise:
 
 
 def check(name: str, answer: object) -> bool:
-    """Try an answer on random inputs; print that it is right, or the shortest input on which it is not.
+    """Try an answer on random inputs; print that it is right, or the shortest input found on which it is not.
 
     Args:
         name: out of :func:`names`.
@@ -198,7 +198,7 @@ def grade(
     Args:
         notebook: the file.
         names: the exercises to mark; by default those that :func:`export` wrote into the notebook, else those
-            that its cells check.
+            that its cells check. Give them where a student may have taken some out.
         time_limit: seconds for each answer.
         memory_limit: bytes for each answer, beyond those of Python and torch.
 

@@ -13,6 +13,7 @@ import re
 import socket
 import symtable
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +55,8 @@ class Cell:
         >>> cell.source, cell.checks, sorted(cell.binds), sorted(cell.uses)
         ('y = g(x)', {'less-k': 'f'}, ['y'], ['g', 'x'])
         """
-        try:
-            body = ast.parse(re.sub(r"^\s*[%!].*$", "", source, flags=re.MULTILINE)).body
-        except SyntaxError:
+        body = _parsed(source) or _parsed(re.sub(r"^\s*[%!].*$", "", source, flags=re.MULTILINE))
+        if body is None:
             return None
         checks = {name: ast.unparse(answer) for part in body for name, answer in _checks(part)}
         kept = ast.Module([part for part in body if not any(_checks(part))], [])
@@ -66,9 +66,16 @@ class Cell:
         return cls(source, frozenset(binds), frozenset(uses), stars, checks, frozenset(_stubs(body)))
 
 
-def _checks(part: ast.AST) -> Iterable[tuple[str, ast.expr]]:
-    """Calls of ``exercises.check`` or ``check``, with the exercise's name and the answer."""
-    for node in ast.walk(part):
+def _parsed(source: str) -> list[ast.stmt] | None:
+    try:
+        return ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # zero bytes, a thousand brackets
+        return None
+
+
+def _checks(part: ast.stmt) -> Iterable[tuple[str, ast.expr]]:
+    """Calls of ``exercises.check`` or ``check`` outside functions, with the exercise's name and the answer."""
+    for node in () if isinstance(part, (ast.FunctionDef, ast.ClassDef)) else ast.walk(part):
         if isinstance(node, ast.Call) and len(node.args) == 2 and isinstance(node.args[0], ast.Constant):
             called = getattr(node.func, "attr", getattr(node.func, "id", None))
             if called == "check":
@@ -146,9 +153,9 @@ class _Answer:
         self._function = function
         self._graphs: list[tuple[list[Tensor], list[Tensor]]] = []
 
-    def call(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
+    def call(self, pickled: bytes) -> dict[str, Any]:
         """Result, and what became of the inputs."""
-        inputs, before = pickle.loads(inputs), pickle.loads(inputs)
+        inputs, before = pickle.loads(pickled), pickle.loads(pickled)
         given = [x.clone() if isinstance(x, Tensor) and x.requires_grad else x for x in inputs]
         result = self._function(*given)
         reply = {"result": encode(result), "changed": [*map(_change, before, given)]}
@@ -183,7 +190,7 @@ def _limit(memory: int, seconds: float, contained: bool) -> None:
     """Bound what this process can take: memory beyond what it has now, time, files, processes, core dumps."""
     import resource
 
-    limits = {"CPU": int(seconds) + 1, "FSIZE": 16 * 1024**2, "CORE": 0}
+    limits = {"CPU": int(time.process_time() + seconds) + 2, "FSIZE": 16 * 1024**2, "CORE": 0}
     if Path("/proc/self/statm").exists():
         now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         limits["AS"] = now + memory

@@ -67,4 +67,9 @@ class Exercise:
 
     def _repr_markdown_(self) -> str:
         stub = f"```python\ndef {self.signature}:\n    ...\n```"
-        return f"{self.question}\n\n{stub}\n\n*Difficulty {self.difficulty} of 3.*"
+        return f"{self._anchor}{self.question}\n\n{stub}\n\n*Difficulty {self.difficulty} of 3.*"
+
+    @property
+    def _anchor(self) -> str:
+        """Where a link to the exercise, ``CHAPTER.html#exercise-NAME``, leads."""
+        return f'<span id="exercise-{self.name}"></span>\n\n'

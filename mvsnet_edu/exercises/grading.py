@@ -18,9 +18,6 @@ from .remote import RemoteAnswer, Stopped, remote_answer
 
 __all__ = ["Grades", "Mark", "asked_in", "code_cells", "mark", "read_notebook"]
 
-#: What can become of an answer.
-VERDICTS = ("right", "wrong", "stopped", "missing")
-
 
 @dataclass(frozen=True)
 class Mark:

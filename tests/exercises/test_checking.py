@@ -1,5 +1,6 @@
 import ast
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,6 +40,7 @@ CHAPTERS = (
     test_photos,
     test_speed,
 )
+BOOK = Path(__file__).parents[2] / "book"
 ORDER = [chapter.__name__.rpartition("test_")[2] for chapter in CHAPTERS]
 
 
@@ -51,6 +53,12 @@ def test_every_exercise_has_a_right_and_three_wrong_answers():
     right = {name for chapter in CHAPTERS for name, answers in chapter.RIGHT.items() if answers}
     wrong = {name for chapter in CHAPTERS for name, answers in chapter.WRONG.items() if len(answers) >= 3}
     assert right == wrong == set(exercises.names())
+
+
+def test_the_chapter_of_every_exercise_asks_it():
+    for name in exercises.names():
+        chapter = BOOK / f"{exercises.statement(name).chapter}.ipynb"
+        assert f'exercises.statement(\\"{name}\\")' in chapter.read_text(encoding="utf-8"), (name, chapter)
 
 
 def test_names_are_in_the_order_of_the_book():

@@ -4,6 +4,8 @@ import ast
 import json
 import os
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -109,16 +111,15 @@ def test_answers_share_helpers_and_each_other_but_not_the_trouble_of_other_cells
     assert [mark.verdict for mark in exercises.grade(path).marks] == ["right", "right"]
 
 
-def test_gradients_and_functions_cross_to_the_other_process(tmp_path):
-    whole = {
-        "scale-equivariance": "def follows_unit(refine, depth, start, interval):\n"
-        "    other = refine(2 * depth, 2 * start, 2 * interval)\n"
-        "    return torch.allclose(other, 2 * refine(depth, start, interval))",
-    }
-    path = notebook(tmp_path / "a.ipynb", whole)
-    assert exercises.grade(path).marks[0].said == ""
-    cut = "def soft_argmin(cost, d):\n    import mvsnet_edu as m\n    return m.soft_argmin(cost.detach(), d)"
-    good = "def soft_argmin(cost, d):\n    import mvsnet_edu as m\n    return m.soft_argmin(cost, d)"
+def test_a_chapter_of_the_book_can_be_marked_and_functions_cross_to_the_other_process():
+    chapter = Path(__file__).parents[2] / "book" / "refinement.ipynb"
+    grades = exercises.grade(chapter, ["refine-with-residual", "scale-equivariance"])
+    assert [mark.said for mark in grades.marks] == ["", ""] and grades.points == grades.of == 2 + 3
+
+
+def test_an_answer_that_cuts_the_gradient_is_refused_here_too(tmp_path):
+    good = "import mvsnet_edu as mvs\ndef soft_argmin(cost, d):\n    return mvs.soft_argmin(cost, d)"
+    cut = good.replace("return mvs.soft_argmin(cost", "return mvs.soft_argmin(cost.detach()")
     marks = [
         exercises.grade(notebook(tmp_path / "a.ipynb", {"soft-argmin": text})).marks[0]
         for text in (good, cut)
@@ -190,8 +191,6 @@ def test_what_an_answer_leaves_running_is_ended(tmp_path):
     path = notebook(tmp_path / "a.ipynb", {"camera-center": leaving}, "import torch")
     assert exercises.grade(path).points == 1
     size = os.path.getsize(trace)
-    import time
-
     time.sleep(0.5)
     assert size > 0 and os.path.getsize(trace) == size
 
@@ -240,7 +239,10 @@ def test_cells_are_taken_apart():
     cell = Cell.of("import a.b as c, d.e\nfrom f import *\ndef g(x, y=h):\n    z = i\n    return z + x")
     assert cell.binds == {"c", "d", "g"} and cell.uses >= {"h", "i"} and cell.stars
     assert not {"x", "z"} & (cell.uses | cell.binds)
-    assert Cell.of("def f(x):\n    ...").stubs == {"f"} and Cell.of("f(") is None
+    assert Cell.of("def f(x):\n    ...").stubs == {"f"}
+    assert [Cell.of(text) for text in ("f(", "a\0b", "(" * 10_000)] == [None] * 3
+    assert Cell.of("x = (a\n  % b)").uses == {"a", "b"}
+    assert Cell.of("def f():\n    check('less-k', g)").binds == {"f"}
 
 
 def test_the_last_check_names_the_answer():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from html.parser import HTMLParser
@@ -10,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import opened
+from browser import opened, serious_findings
 from figure_samples import KINDS, make
 
+from mvsnet_edu import figures
 from mvsnet_edu.figures import Figure
 from mvsnet_edu.figures.figure import asset, pack
 from mvsnet_edu.figures.pictures import color_table, colorize, data_uri
@@ -20,6 +22,7 @@ from mvsnet_edu.figures.plot import ticks
 
 VOID = {"img", "input", "meta", "link", "br", "path", "line"}
 SCRIPT_KIB = 12
+FRAME_KIB = 64  # a figure without its data and pictures
 
 
 class Tree(HTMLParser):
@@ -44,6 +47,15 @@ class Tree(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def test_every_public_figure_is_among_those_tested_here():
+    public = [getattr(figures, name) for name in figures.__all__]
+    makers = [
+        f for f in public if inspect.isfunction(f) and inspect.signature(f).return_annotation == "Figure"
+    ]
+    assert [f.__name__ for f in makers if f"{f.__name__}(" not in inspect.getsource(make)] == []
+    assert len(makers) == len(KINDS) and [make(kind).kind for kind in KINDS] == list(KINDS)
 
 
 def test_the_same_content_gives_the_same_html_and_other_content_another_key(figure: Figure):
@@ -80,6 +92,12 @@ def test_text_from_outside_is_escaped():
 
 def test_scripts_stay_small(figure: Figure):
     assert len(asset("figure.js") + asset(figure.kind + ".js")) < SCRIPT_KIB * 1024
+
+
+def test_the_frame_stays_small(figure: Figure):
+    frame = re.sub(r"data:image/[^\"]+", "", figure.html)
+    frame = re.sub(r'(?s)<script type="application/json">.*?</script>', "", frame)
+    assert len(frame) < FRAME_KIB * 1024
 
 
 def test_repr_is_the_alternative_text(figure: Figure):
@@ -179,6 +197,32 @@ def test_without_scripts_a_picture_stands_and_no_dead_control_shows(chromium: An
             figure = page.locator(".mvs-fig").nth(k)
             assert figure.locator("img:visible, svg.mvs-frame:visible").count() > 0
             assert figure.locator(":is(input, select, button, .mvs-cursor, .mvs-handle):visible").count() == 0
+
+
+def test_every_slider_moves_something_by_key(chromium: Any, one_page: Path):
+    """The figure's elements, or else its pixels, are not the same after a step."""
+    step = "e => (e.value === e.max ? 'ArrowLeft' : 'ArrowRight')"
+    with opened(chromium, one_page) as page:
+        for figure in page.locator(".mvs-fig").all()[1:-1]:
+            for slider in figure.locator("input[type=range]:visible").all():
+                elements, pixels = figure.inner_html(), figure.screenshot()
+                slider.press(slider.evaluate(step))
+                if figure.inner_html() == elements:
+                    assert figure.screenshot() != pixels, slider.evaluate("e => e.outerHTML")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(chromium: Any, one_page: Path, theme: str):
+    with opened(chromium, one_page, color_scheme=theme) as page:
+        assert serious_findings(page, ".mvs-fig") == []
+
+
+def test_print_shows_a_picture_and_no_control(chromium: Any, one_page: Path):
+    with opened(chromium, one_page) as page:
+        page.emulate_media(media="print")
+        for figure in page.locator(".mvs-fig").all():
+            assert figure.locator(":is(img, svg.mvs-frame, canvas):visible").count() > 0
+            assert figure.locator(":is(input, select, button):visible").count() == 0
 
 
 def luminance(color: str) -> float:
