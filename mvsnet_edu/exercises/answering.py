@@ -74,7 +74,7 @@ def _parsed(source: str) -> list[ast.stmt] | None:
 
 
 def _checks(part: ast.stmt) -> Iterable[tuple[str, ast.expr]]:
-    """Calls of ``exercises.check`` or ``check`` outside functions, with the exercise's name and the answer."""
+    """Calls of ``exercises.check`` or ``check`` outside functions: the exercise's name and the answer."""
     for node in () if isinstance(part, (ast.FunctionDef, ast.ClassDef)) else ast.walk(part):
         if isinstance(node, ast.Call) and len(node.args) == 2 and isinstance(node.args[0], ast.Constant):
             called = getattr(node.func, "attr", getattr(node.func, "id", None))

@@ -24,7 +24,8 @@ from .wire import decode, receive, send
 
 __all__ = ["RemoteAnswer", "Stopped", "remote_answer"]
 
-_STARTING = 120.0
+#: Seconds for Python and torch to start.
+_STARTING = 300.0
 
 
 class Stopped(BaseException):
@@ -107,14 +108,15 @@ class RemoteAnswer:
             send(self._channel, pickle.dumps(message))
 
     def _receive(self) -> bytes:
-        with self._in_time():
-            return receive(self._channel)
+        with self._in_time() as deadline:
+            return receive(self._channel, deadline)
 
     @contextlib.contextmanager
-    def _in_time(self) -> Iterator[None]:
-        self._channel.settimeout(max(self.started + self._limit - time.monotonic(), 0.001))
+    def _in_time(self) -> Iterator[float]:
+        deadline = self.started + self._limit
+        self._channel.settimeout(max(deadline - time.monotonic(), 1e-3))
         try:
-            yield
+            yield deadline
         except TimeoutError:
             raise Stopped(f"took longer than {self._limit:g} seconds") from None
         except (EOFError, OSError):

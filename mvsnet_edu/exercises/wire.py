@@ -7,8 +7,10 @@ unpickles what an answer sent runs what the answer likes.
 from __future__ import annotations
 
 import base64
+import math
 import socket
 import struct
+import time
 from typing import Any
 
 import torch
@@ -32,22 +34,29 @@ def send(channel: socket.socket, message: bytes) -> None:
     channel.sendall(_LENGTH.pack(len(message)) + message)
 
 
-def receive(channel: socket.socket) -> bytes:
+def receive(channel: socket.socket, deadline: float = math.inf) -> bytes:
     """Wait for a message.
+
+    Args:
+        channel: where it comes from.
+        deadline: until when to wait, by ``time.monotonic``; it holds for the last byte.
 
     Raises:
         EOFError: the other end is closed.
+        TimeoutError: the deadline is over.
         ValueError: the message is longer than ``LARGEST``.
     """
-    (length,) = _LENGTH.unpack(_exactly(channel, _LENGTH.size))
+    (length,) = _LENGTH.unpack(_exactly(channel, _LENGTH.size, deadline))
     if length > LARGEST:
         raise ValueError(f"a message of {length} bytes")
-    return _exactly(channel, length)
+    return _exactly(channel, length, deadline)
 
 
-def _exactly(channel: socket.socket, count: int) -> bytes:
+def _exactly(channel: socket.socket, count: int, deadline: float) -> bytes:
     parts = bytearray()
     while len(parts) < count:
+        if deadline < math.inf:
+            channel.settimeout(max(deadline - time.monotonic(), 1e-3))
         part = channel.recv(min(count - len(parts), 1 << 20))
         if not part:
             raise EOFError

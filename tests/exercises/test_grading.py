@@ -3,7 +3,10 @@
 import ast
 import json
 import os
+import socket
+import struct
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import torch
 from mvsnet_edu import InputError, exercises
 from mvsnet_edu.exercises.answering import Cell, answer_of, needed
 from mvsnet_edu.exercises.remote import remote_answer
-from mvsnet_edu.exercises.wire import decode, encode
+from mvsnet_edu.exercises.wire import decode, encode, receive
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process limits")
 
@@ -274,6 +277,18 @@ def test_values_survive_the_wire(value):
         assert torch.equal(there.nan_to_num(), value.nan_to_num())
     else:
         assert there == value
+
+
+def test_a_message_that_comes_byte_by_byte_is_not_waited_for_beyond_the_deadline():
+    here, there = socket.socketpair()
+    there.sendall(struct.pack("<Q", 1000))
+    dripping = threading.Thread(target=lambda: [(there.sendall(b"x"), time.sleep(0.02)) for _ in range(100)])
+    dripping.start()
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        receive(here, started + 0.3)
+    assert time.monotonic() - started < 1.5
+    dripping.join()
 
 
 def test_gradients_through_another_process_are_those_of_this_one():
