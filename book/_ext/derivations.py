@@ -25,13 +25,13 @@ DERIVED: dict[str, dict[str, str]] = {
     },
     "conventions": {
         "Where is a pixel?": "camera.pixel_grid",
-        "A quarter of the size": "camera.scale_intrinsics camera.crop_intrinsics",
-        "Where is the camera?": "camera.camera_center camera.project",
-        "What is depth?": "camera.backproject",
         "Exactly D hypotheses": "depth.uniform_depths",
-        "Variance, the unstable way": "cost_volume.variance_cost_volume",
         "The warp: half a pixel lost": "homography.homography_warp homography.depth_warp",
         "Break it: equation (1) of the paper": "homography.plane_homographies",
+    },
+    "cameras": {
+        "The package's functions": "camera.project camera.backproject camera.camera_center",
+        "Resizing and cropping": "camera.scale_intrinsics camera.crop_intrinsics",
     },
     "views": {
         "A scene folder, by hand": """
@@ -51,6 +51,9 @@ DERIVED: dict[str, dict[str, str]] = {
     },
     "features": {
         "The package's functions": "features.standardize features.FeatureNet",
+    },
+    "cost_volume": {
+        "The package's function": "cost_volume.variance_cost_volume",
     },
     "regression": {
         "The package's function": "depth.soft_argmin depth.winner_take_all depth.probability_map",
