@@ -226,9 +226,8 @@ def _note(pictures: Mapping[str, Picture | Colors]) -> str:
 
 
 def _contour_note(picture: Picture) -> str:
-    solid, *dashed = map(label, picture.contours)
-    others = f", dashed {_listed(dashed)}" if dashed else ""
-    return f"Contours of the size: solid {solid}{others} {escape(picture.unit)}".rstrip() + "."
+    lines = [f"{label(level)} ({'dashed' if k else 'solid'})" for k, level in enumerate(picture.contours)]
+    return f"Contours: within {_listed(lines)} {escape(picture.unit)}".rstrip() + "."
 
 
 def _listed(names: list[str]) -> str:

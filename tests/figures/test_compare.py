@@ -169,7 +169,7 @@ def unit_edges(path: str) -> set[tuple[int, int, str]]:
 
 
 def test_contours_are_named_and_cut_with_their_picture(page: Any):
-    assert "Contours of the size: solid 1, dashed 3 intervals." in page.inner_text(".mvs-note")
+    assert "Contours: within 1 (solid) and 3 (dashed) intervals." in page.inner_text(".mvs-note")
     page.get_by_role("combobox", name="Right").select_option(ERROR)
     assert page.locator(".mvs-right .mvs-picture .mvs-contours path").count() == 2
     clip = "e => getComputedStyle(e).clipPath"

@@ -100,6 +100,17 @@ def test_the_frame_stays_small(figure: Figure):
     assert len(frame) < FRAME_KIB * 1024
 
 
+def test_the_style_of_one_kind_does_not_reach_another():
+    """Figures share a page: a rule names its kind, or begins with a class that no other kind uses."""
+    styles = {kind: re.sub(r"(?s)/\*.*?\*/", "", asset(kind + ".css")) for kind in KINDS}
+    classes = {kind: set(re.findall(r"\.mvs-[\w-]+", style)) for kind, style in styles.items()}
+    for kind, style in styles.items():
+        elsewhere = set().union(*(classes[other] for other in KINDS if other != kind))
+        for selector in re.split(r",(?![^(]*\))", ",".join(re.findall(r"([^{};]+)\{", style))):
+            first = re.search(r"\.mvs-[\w-]+", selector)
+            assert f".mvs-{kind}" in selector or first is None or first[0] not in elsewhere, selector
+
+
 def test_repr_is_the_alternative_text(figure: Figure):
     assert repr(figure) == f"Figure({figure.kind}: {figure.alt})"
     assert figure._repr_html_() == figure.html
@@ -221,7 +232,7 @@ def test_print_shows_a_picture_and_no_control(chromium: Any, one_page: Path):
     with opened(chromium, one_page) as page:
         page.emulate_media(media="print")
         for figure in page.locator(".mvs-fig").all():
-            assert figure.locator(":is(img, svg.mvs-frame, canvas):visible").count() > 0
+            assert figure.locator(":is(img, svg.mvs-frame, .mvs-bars):visible").count() > 0
             assert figure.locator(":is(input, select, button):visible").count() == 0
 
 
