@@ -34,7 +34,7 @@ def cost_volume(
     """Pick a pixel of the reference view; see what its cost says about depth, before and after smoothing.
 
     Variance and cost are kept in 16 bits each, so a number shown may be off by a 130,000th of their range.
-    They weigh 5.4 bytes of HTML per voxel together.
+    They weigh 5.3 bytes of HTML per voxel together.
 
     Args:
         volume: (C, D, h, w), or with leading axes of size 1: the variance; its mean over C is shown.
