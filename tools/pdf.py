@@ -22,11 +22,13 @@ SCREEN_ONLY = "script, noscript, .headerlink, .mvs-live, .viewcode-link, .prev-n
 
 STYLE = """
 @page { size: A4; margin: 18mm 17mm 20mm 17mm; }
-html { font-size: 10.5pt; }
+html { font-size: 9.5pt; }
 body { background: white; }
 article.bd-article { max-width: none; padding: 0; }
 article.bd-article h1 { break-before: page; margin-top: 0; font-size: 2rem; }
-h1, h2, h3 { break-after: avoid; }
+article.bd-article h2 { font-size: 1.4rem; margin-top: 1.5rem; }
+article.bd-article h3 { font-size: 1.15rem; margin-top: 1.2rem; }
+h1, h2, h3 { break-after: avoid; break-inside: avoid; }
 img, figure, tr, .admonition { break-inside: avoid; }
 img { max-width: 100%; max-height: 22cm; object-fit: contain; }
 .pst-scrollable-table-container { overflow: visible; }
