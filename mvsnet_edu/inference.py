@@ -1,7 +1,7 @@
 """Depth maps for every view of a scene folder, written so that a stopped run can go on.
 
 Memory decides how a view is done. A photograph's features are computed once and kept for the pairs to come.
-The cost volume is filled a few planes at a time. A view whose volume does not fit is cut into tiles.
+The cost volume lives a few planes at a time. A view for which there is not enough is cut into tiles.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .camera import scale_intrinsics
-from .cost_volume import Window, variance_cost_volume
+from .cost_volume import Window
 from .data.formats import Camera, atomic_write, image_size, read_cam, read_pfm, write_cam, write_pfm
 from .data.scene import Scene
 from .depth import winner_of_sweep
@@ -30,20 +30,21 @@ from .errors import InputError
 from .features import CHANNELS, STRIDE
 from .memory import free_memory, is_out_of_memory
 from .models import PLANES, MVSNet, RMVSNet
+from .streaming import SLAB
 from .tiles import GRID, Tile, cut_into_tiles
 
 __all__ = ["Estimates", "estimate_scene", "read_estimates"]
 
 #: Share of the free memory that is used.
 SHARE = 0.8
-#: Floats that a view takes at its peak for each voxel of its cost volume.
-PEAK_PER_VOXEL = 110
+#: Floats that a view takes at its peak for each voxel of its cost volume,
+PEAK_PER_VOXEL = 18
+#: and where a recurrent network holds that volume.
+PEAK_PER_RECURRENT_VOXEL = 110
 #: Floats that the feature network takes at its peak for each pixel of an image.
 PEAK_PER_PIXEL = 45
-#: Largest part of the cost volume to fill at once, in voxels.
-SLAB = 1 << 17
-#: More voxels than these overflow the indices of some kernels: 2^31 floats.
-MOST_VOXELS = (1 << 31) // CHANNELS
+#: More voxels than these overflow the indices of some kernels: 2^31 floats, with 8 channels.
+MOST_VOXELS = 1 << 28
 #: Views that a GPU does together, at most.
 MOST_VIEWS = 8
 
@@ -307,22 +308,7 @@ def _maps(
 ) -> tuple[Tensor, Tensor]:
     if isinstance(network, RMVSNet):
         return winner_of_sweep(network.sweep(*views, depth_values, window))
-    return network.regress(_cost_volume(*views, depth_values, window), depth_values)
-
-
-def _cost_volume(
-    features: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor, window: Window
-) -> Tensor:
-    """The cost volume, a few planes at a time, so that adding up the views takes no volumes beside it."""
-    B, D = depth_values.shape
-    _, _, h, w = window
-    volume = features.new_empty(B, CHANNELS, D, h, w)
-    step = max(1, SLAB // (B * h * w))
-    for first in range(0, D, step):
-        planes = slice(first, first + step)
-        part = variance_cost_volume(features, intrinsics, extrinsics, depth_values[:, planes], window)
-        volume[:, :, planes] = part
-    return volume
+    return network.sweep(*views, depth_values, window)
 
 
 # --- making do with the memory -----------------------------------------------------------------------
@@ -343,9 +329,11 @@ def _fits(job: _Job, memory: int, size: tuple[int, int], views: int = 1) -> bool
 
 def _need(job: _Job, size: tuple[int, int]) -> int:
     """Bytes at the peak: in the 3D network, with the features beside it, or in the feature network before."""
-    (h, w), voxels = job.size, _voxels(job, size)
-    features = CHANNELS * (len(job.views) * h * w + 5 * min(SLAB, voxels))  # what adding up the views takes
-    return 4 * max(PEAK_PER_VOXEL * voxels + features, PEAK_PER_PIXEL * h * w * STRIDE**2)
+    (h, w), voxels, V = job.size, _voxels(job, size), len(job.views)
+    slab = min(max(SLAB, size[0] * size[1]), voxels)
+    views = CHANNELS * (2 * V * h * w + (V + 5) * slab)  # themselves, as a table, and at work
+    peak = PEAK_PER_RECURRENT_VOXEL if job.planes else PEAK_PER_VOXEL
+    return 4 * (views + max(peak * voxels, PEAK_PER_PIXEL * h * w * STRIDE**2))
 
 
 def _voxels(job: _Job, size: tuple[int, int]) -> int:

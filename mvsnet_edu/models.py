@@ -136,19 +136,15 @@ class MVSNet(_Network):
         """
         B, V, _, H, W = images.shape
         images = self.prepare(images)
-        features = self.feature_net(images.flatten(0, 1)).unflatten(0, (B, V))  # (B, V, 32, h, w)
+        at_once = B * V if torch.is_grad_enabled() or self.training or images.is_cuda else 1  # to save memory
+        features = torch.cat([self.feature_net(each) for each in images.flatten(0, 1).split(at_once)])
+        features = features.unflatten(0, (B, V))  # (B, V, 32, h, w)
         intrinsics = self.recentre(scale_intrinsics(intrinsics, 1 / STRIDE))
-        views = features, intrinsics, extrinsics, depth_values
-        if any(x.requires_grad for x in views[1:]):
-            cost = self.cost_reg_net(variance_cost_volume(*views))
-        else:
-            cost = streamed_cost(self.cost_reg_net, *views)
-        depth, probability = soft_argmin(cost, depth_values)  # (B, h, w), (B, D, h, w)
-        trust = probability_map(probability, depth, depth_values)
+        depth, trust = self.sweep(features, intrinsics, extrinsics, depth_values)  # (B, h, w) each
         return DepthEstimate(depth, trust, self.refine(depth, images[:, 0], depth_values))
 
     def regress(self, volume: Tensor, depth_values: Tensor) -> tuple[Tensor, Tensor]:
-        """From the cost volume to the depth before refinement: the stages in the middle of ``forward``.
+        """From a cost volume to the depth before refinement.
 
         Args:
             volume: (B, 32, D, h, w).
@@ -157,8 +153,35 @@ class MVSNet(_Network):
         Returns:
             the depth and the probability map, (B, h, w) each.
         """
-        depth, probability = soft_argmin(self.cost_reg_net(volume), depth_values)  # (B, h, w), (B, D, h, w)
-        return depth, probability_map(probability, depth, depth_values)
+        return _read_out(self.cost_reg_net(volume), depth_values)
+
+    def sweep(
+        self,
+        features: Tensor,
+        intrinsics: Tensor,
+        extrinsics: Tensor,
+        depth_values: Tensor,
+        window: Window | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`regress` of the cost volume of these features, which is never stored.
+
+        Args:
+            features: (B, V, 32, h, w); view 0 is the reference.
+            intrinsics: (B, V, 3, 3), in pixels of the features.
+            extrinsics: (B, V, 4, 4), world to camera.
+            depth_values: (B, D), or (B, D, h, w), in world units.
+            window: see :func:`mvsnet_edu.cost_volume.variance_cost_volume`.
+
+        Returns:
+            the depth and the probability map, (B, h, w) each.
+        """
+        views = features, intrinsics, extrinsics, depth_values
+        if torch.is_grad_enabled() and any(x.requires_grad for x in views[1:]):
+            cost = self.cost_reg_net(variance_cost_volume(*views, window))
+        else:
+            cost = streamed_cost(self.cost_reg_net, *views, window)
+        rows = [_read_out(*piece) for piece in _rows(cost, depth_values)]
+        return tuple(torch.cat(maps, dim=1) for maps in zip(*rows, strict=True))
 
     def refine(self, depth: Tensor, image: Tensor, depth_values: Tensor) -> Tensor | None:
         """The last stage of ``forward``.
@@ -303,6 +326,21 @@ def load_pretrained(name_or_path: str | PathLike[str]) -> MVSNet | RMVSNet:
     'MVSNet'
     """
     return load_network((MVSNet, RMVSNet), name_or_path)
+
+
+def _read_out(cost: Tensor, depth_values: Tensor) -> tuple[Tensor, Tensor]:
+    """Depth and probability map (B, h, w) of a cost (B, D, h, w)."""
+    depth, probability = soft_argmin(cost, depth_values)  # (B, h, w), (B, D, h, w)
+    return depth, probability_map(probability, depth, depth_values)
+
+
+def _rows(cost: Tensor, depth_values: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The cost of some rows at a time, so that nothing as large lies beside it, and what their depths are."""
+    B, D, h, w = cost.shape
+    step = max(1, SLAB // (B * D * w))
+    for top in range(0, h, step):
+        rows = slice(top, top + step)
+        yield cost[:, :, rows], depth_values if depth_values.ndim == 2 else depth_values[:, :, rows]
 
 
 def _range(depth_values: Tensor) -> tuple[Tensor, Tensor]:

@@ -52,23 +52,32 @@ class CostRegNet(nn.Module):
         x = pad_to_multiple(volume, self.MULTIPLE, dims=3)
         skip0 = self.conv0_1(x)  # (B, 8, D, h, w)
         x1 = self.conv1_0(skip0 if self.chained else x)  # (B, 16, D/2, h/2, w/2)
-        return self.deeper(skip0, x1)[:, :D, :h, :w]
+        return self.full(self.half(x1), skip0)[:, :D, :h, :w]
 
-    def deeper(self, skip0: Tensor, x1: Tensor) -> Tensor:
-        """What follows the convolutions that read the volume.
+    def half(self, x1: Tensor) -> Tensor:
+        """The network at half the size and below.
 
         Args:
-            skip0: (B, 8, D, h, w), the full-size branch; D, h and w are multiples of 8.
-            x1: (B, 16, D/2, h/2, w/2).
+            x1: (B, 16, D/2, h/2, w/2); D, h and w are multiples of 8.
+
+        Returns:
+            the same size.
+        """
+        skip1 = self.conv1_1(x1)
+        x2 = self.conv2_0(skip1 if self.chained else x1)  # (B, 32, D/4, h/4, w/4)
+        del x1  # the memory is needed
+        skip2 = self.conv2_1(x2)
+        x3 = self.conv3_1(self.conv3_0(skip2 if self.chained else x2))  # (B, 64, D/8, h/8, w/8)
+        return self.conv5_0(self.conv4_0(x3) + skip2) + skip1
+
+    def full(self, up1: Tensor, skip0: Tensor) -> Tensor:
+        """The last layers, at the full size.
+
+        Args:
+            up1: (B, 16, D/2, h/2, w/2), from :meth:`half`.
+            skip0: (B, 8, D, h, w).
 
         Returns:
             (B, D, h, w).
         """
-        skip1 = self.conv1_1(x1)
-        x2 = self.conv2_0(skip1 if self.chained else x1)  # (B, 32, D/4, h/4, w/4)
-        skip2 = self.conv2_1(x2)
-        x3 = self.conv3_1(self.conv3_0(skip2 if self.chained else x2))  # (B, 64, D/8, h/8, w/8)
-        up2 = self.conv4_0(x3) + skip2
-        up1 = self.conv5_0(up2) + skip1
-        up0 = self.conv6_0(up1) + skip0  # (B, 8, D, h, w)
-        return self.conv6_2(up0).squeeze(1)
+        return self.conv6_2(self.conv6_0(up1) + skip0).squeeze(1)

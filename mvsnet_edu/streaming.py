@@ -14,12 +14,12 @@ views.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .camera import crop_intrinsics
@@ -29,8 +29,8 @@ from .regularization import CostRegNet
 
 __all__ = ["PlaneSweep", "streamed_cost", "sweep_convolutions"]
 
-#: Voxels in a slab: its features, 8 MB, stay in the cache.
-SLAB = 1 << 16
+#: Voxels in a slab: its features, 4 MB, stay in the cache.
+SLAB = 1 << 15
 
 #: For a convolution's stride: which planes it reads alike (every stride-th, from which on), with which taps.
 READS = {1: [(0, (0, 1, 2))], 2: [(0, (1,)), (1, (0, 2))]}
@@ -196,7 +196,7 @@ def sweep_convolutions(
     V, shape = features.shape[1], features.shape[-2:]
     if V < 2:
         raise ValueError(f"a cost volume compares at least two views, not {V}")
-    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    features = _wide(features)
     kernels = [kernel / V for kernel in kernels]  # instead of the sum of squares
     kind = features.device.type
     if torch.is_autocast_enabled(kind):
@@ -237,11 +237,86 @@ def streamed_cost(
     views = features, intrinsics, extrinsics, depth_values
     readers = [network.conv0_1] if network.chained else [network.conv0_1, network.conv1_0]
     kernels, strides = zip(*((block[0].weight, block[0].stride[0]) for block in readers), strict=True)
-    results = sweep_convolutions(*views, kernels, strides, network.MULTIPLE, window)
-    results = [relu(norm(x)) for x, (_, norm, relu) in zip(results, readers, strict=True)]
-    cost = network.deeper(*results, *([network.conv1_0(results[0])] if network.chained else []))
+    results = list(sweep_convolutions(*views, kernels, strides, network.MULTIPLE, window))
+    lean = not torch.is_grad_enabled() and not (
+        network.training and isinstance(network.conv0_1[1], nn.BatchNorm3d)
+    )
+    for k, (_, norm, relu) in enumerate(readers):
+        results[k] = _normalize_(norm, results[k]) if lean else relu(norm(results[k]))
+    skip0 = results[0]
+    up1 = network.half(network.conv1_0(skip0) if network.chained else results.pop())
+    cost = _last_layers(network, up1, skip0) if lean else network.full(up1, skip0)
     h, w = window[2:] if window else features.shape[-2:]
     return cost[:, : depth_values.shape[1], :h, :w]
+
+
+def _last_layers(network: CostRegNet, up1: Tensor, skip0: Tensor) -> Tensor:
+    """:meth:`mvsnet_edu.regularization.CostRegNet.full` a few planes at a time.
+
+    The normalisation needs to know the whole volume first, so the upsampling is done twice: it is cheap, and
+    the volume, with its 8 channels, would be as large as ``skip0``.
+    """
+    deconvolution, norm, _ = network.conv6_0
+    last = _PlaneConvolution(network.conv6_2.weight, 1)
+    cost = last.result(len(up1), *skip0.shape[2:])  # (B, D, h, w, 1)
+    for b in range(len(up1)):
+        scale, shift = _scale_and_shift(norm, (x for _, x in _upsampled(deconvolution, up1[b : b + 1])))
+        for planes, x in _upsampled(deconvolution, up1[b : b + 1]):
+            x = torch.addcmul(shift, _wide(x), scale).relu_().add_(skip0[b, :, planes].movedim(0, -1))
+            last.add(x.movedim(-1, 1).to(up1.dtype), planes.start, cost[b])
+    return cost.squeeze(-1)
+
+
+def _upsampled(deconvolution: nn.Module, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """A transposed convolution of (1, C, D/2, h/2, w/2) by pieces: which planes, and they, (n, h, w, C1)."""
+    _, _, D, h, w = x.shape
+    step = max(1, SLAB // (8 * h * w))
+    for first in range(0, D, step):
+        count = min(step, D - first)  # and one more, which the last plane that comes of them reads, too
+        planes = deconvolution(x[:, :, first : first + count + 1])[0, :, : 2 * count]
+        yield slice(2 * first, 2 * (first + count)), planes.movedim(0, -1)
+
+
+def _normalize_(norm: nn.Module, x: Tensor) -> Tensor:
+    """Normalisation and ReLU in place, of (B, C, D, h, w)."""
+    for sample in x.movedim(1, -1):  # (D, h, w, C)
+        pieces = sample.split(max(1, SLAB // sample[0, ..., 0].numel()))
+        scale, shift = _scale_and_shift(norm, pieces)
+        for piece in pieces:
+            piece.copy_(torch.addcmul(shift, _wide(piece), scale).relu_())
+    return x
+
+
+def _scale_and_shift(norm: nn.Module, pieces: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """What a normalisation does to a sample given in pieces (n, h, w, C): scale x + shift, (C,) each."""
+    if isinstance(norm, nn.BatchNorm3d):
+        mean, variance = norm.running_mean, norm.running_var
+    else:
+        groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else norm.num_features
+        mean, variance = _moments(pieces, groups)
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    return scale, norm.bias - mean * scale
+
+
+def _moments(pieces: Iterable[Tensor], groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the group that each channel belongs to, (C,) each, of (n, h, w, C) and more."""
+    counts, means, variances = [], [], []
+    for piece in pieces:
+        flat = _wide(piece).reshape(-1, piece.shape[-1])
+        counts.append(len(flat))
+        means.append(flat.mean(dim=0))
+        variances.append((flat - means[-1]).square_().mean(dim=0))
+    C = len(means[0])
+    means, variances = (torch.stack(x).view(-1, groups, C // groups) for x in (means, variances))
+    share = means.new_tensor(counts).view(-1, 1, 1) / (sum(counts) * (C // groups))
+    mean = (share * means).sum(dim=(0, 2), keepdim=True)
+    variance = (share * (variances + (means - mean).square())).sum(dim=(0, 2), keepdim=True)
+    return tuple(x.expand(1, groups, C // groups).flatten() for x in (mean, variance))
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class _Sweep(torch.autograd.Function):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def inputs(
     return [features, *rig(2, V, h, w, roll=QUARTER_TURN), depths]
 
 
-def close(mine: Sequence[Tensor], right: Sequence[Tensor]) -> None:
+def close(mine: Iterable[Tensor], right: Iterable[Tensor]) -> None:
     for one, other in zip(mine, right, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
@@ -125,3 +125,24 @@ def test_the_cost_is_that_of_the_network_on_the_volume(norm, training, chained, 
     torch.testing.assert_close(cost, right, rtol=1e-3, atol=1e-3 * right.std().item())
     for mine, other in zip(network.buffers(), copy.buffers(), strict=True):  # running averages
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("slab", [1, 300, 10**9])
+@pytest.mark.parametrize(
+    "norm, training", [("group", True), ("instance", False), ("batch", False), ("batch", True)]
+)
+@pytest.mark.parametrize("chained", [True, False])
+def test_without_gradients_it_is_the_same(norm, training, chained, slab, monkeypatch):
+    """The normalisations in pieces and in place, the upsampling twice, the last layer by planes."""
+    monkeypatch.setattr(streaming, "SLAB", slab)
+    network, views = CostRegNet(norm, chained).double(), inputs(channels=32, D=17, h=12, w=20)
+    for value in network.parameters():  # fresh normalisations scale by 1 and shift by 0
+        if value.ndim == 1:
+            torch.nn.init.normal_(value)
+    network.train()(variance_cost_volume(*views))  # gives batch norm something to remember
+    copy = CostRegNet(norm, chained).double().train(training)
+    copy.load_state_dict(network.train(training).state_dict())
+    with torch.no_grad():
+        cost, right = streamed_cost(network, *views), copy(variance_cost_volume(*views))
+    torch.testing.assert_close(cost, right, rtol=1e-9, atol=1e-9)
+    close(network.buffers(), copy.buffers())
