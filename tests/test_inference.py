@@ -238,7 +238,7 @@ def pointwise(photos):
     for module in network.modules():
         if hasattr(module, "momentum"):
             module.momentum = 1.0  # one look at a scene makes its statistics those to go by
-    inference._estimate(network.train(), photos.__getitem__, [job(0, 1)], 10**9)
+    inference._estimate(network.train(), photos.__getitem__, [job(0, 1)], 10**12)
     return network.eval()
 
 
@@ -306,8 +306,8 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(scene, network, tmp_pat
 
 def test_views_in_one_batch_are_as_each_alone(photos):
     network, look = MVSNet().double(), photos.__getitem__
-    together = inference._estimate(network, look, [job(0, 1), job(1, 2)], 10**9)
-    alone = [inference._estimate(network, look, [job(*views)], 10**9) for views in ((0, 1), (1, 2))]
+    together = inference._estimate(network, look, [job(0, 1), job(1, 2)], 10**12)
+    alone = [inference._estimate(network, look, [job(*views)], 10**12) for views in ((0, 1), (1, 2))]
     for values, one, other in zip(together, *alone, strict=True):
         assert (values - torch.cat([one, other])).abs().max() < 1e-9 and (one - other).abs().max() > 1e-3
 
