@@ -66,6 +66,21 @@ def test_depth_is_z_and_not_the_distance_along_the_ray():
     assert distance[0, 0] > 4.2 and distance.min() >= 4.0
 
 
+def test_the_candidates_of_a_pixel_lie_on_the_line_of_the_fundamental_matrix():
+    """p_s . (K_s^-T [t]x R K^-1) p = 0 at all depths, by the textbook's formula for two cameras."""
+    K, E = (x[0] for x in rig(1, 2, 30, 50, QUARTER_TURN))
+    x, y, z = ((E[1] @ torch.linalg.inv(E[0]))[:3, 3]).tolist()
+    cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
+    turn = E[1, :3, :3] @ E[0, :3, :3].T
+    F = torch.linalg.inv(K[1]).T @ cross @ turn @ torch.linalg.inv(K[0])
+    for depth in (2.0, 3.5, 60.0):
+        plane = torch.full((1, 30, 50), depth, dtype=torch.float64)
+        seen, _ = project(backproject(plane, K[:1], E[:1])[0], K[1], E[1])
+        pixel, match = (torch.cat([p[3, 41], torch.ones(1)]) for p in (pixel_grid(30, 50).double(), seen))
+        line = F @ pixel
+        assert abs(match @ line) / line[:2].norm() < 1e-9
+
+
 def test_camera_center_is_the_origin_of_the_camera():
     _, E = rig(2, 3, 4, 4)
     center = camera_center(E)

@@ -134,6 +134,31 @@ def test_a_plane_at_infinity_leaves_the_rotation_only(roll):
     torch.testing.assert_close(H[:, 0], expected, rtol=0, atol=1e-9)
 
 
+def test_the_depth_moves_the_third_column_only():
+    """For K ends in (0, 0, 1): H(d) = H(infinity) + K_s t e_3^T / d."""
+    K, E = rig(2, 2, 9, 14)
+    depths = torch.tensor([[3.0, 9, torch.inf], [2, 5, torch.inf]], dtype=torch.float64)
+    H = plane_homographies(*views(K, E), depths)
+    moved = H - H[:, 2:]
+    assert moved[..., :2].abs().max() < 1e-12
+    origin_seen = K[:, 1] @ (E[:, 1] @ torch.linalg.inv(E[:, 0]))[:, :3, 3:]  # (2, 3, 1)
+    expected = origin_seen.transpose(1, 2) / depths[..., None]
+    torch.testing.assert_close(moved[..., 2], expected, rtol=0, atol=1e-9)
+
+
+def test_equation_1_with_both_confirmed_corrections_needs_a_normal_that_points_at_the_camera():
+    """With c_1 - c_i the normal is -R_1^T e_z; with the viewing direction itself the warp is pixels off."""
+    K, E = dtu_like_rig()
+    K1, E1, Ki, Ei = (x[0] for x in views(K, E))
+    between, eye = (camera_center(E1) - camera_center(Ei))[:, None], torch.eye(3, dtype=torch.float64)
+    ours = plane_homographies(*views(K, E), torch.tensor([[650.0]], dtype=torch.float64))[0, 0]
+    pixels = pixel_grid(300, 400, dtype=torch.float64)[::50, ::50]
+    for sign, limits in ((-1, (0, 1e-9)), (1, (2, torch.inf))):
+        corrected = Ki @ Ei[:3, :3] @ (eye - sign * between @ E1[2:3, :3] / 650) @ E1[:3, :3].T
+        miss = (apply(corrected @ torch.linalg.inv(K1), pixels) - apply(ours, pixels)).norm(dim=-1)
+        assert limits[0] <= miss.min() and miss.max() < limits[1]
+
+
 def test_cameras_far_from_the_origin_keep_their_precision_in_float32():
     K, E = rig(1, 2, 9, 14)
     far = pose(torch.eye(3), [3000.0, -2000, 1000])
