@@ -26,8 +26,6 @@ DERIVED: dict[str, dict[str, str]] = {
     "conventions": {
         "Where is a pixel?": "camera.pixel_grid",
         "Exactly D hypotheses": "depth.uniform_depths",
-        "The warp: half a pixel lost": "homography.homography_warp homography.depth_warp",
-        "Break it: equation (1) of the paper": "homography.plane_homographies",
     },
     "cameras": {
         "The package's functions": "camera.project camera.backproject camera.camera_center",
@@ -51,6 +49,10 @@ DERIVED: dict[str, dict[str, str]] = {
     },
     "features": {
         "The package's functions": "features.standardize features.FeatureNet",
+    },
+    "homographies": {
+        "The package's functions": "homography.plane_homographies homography.homography_warp",
+        "What came after": "homography.depth_warp",
     },
     "cost_volume": {
         "The package's function": "cost_volume.variance_cost_volume",
