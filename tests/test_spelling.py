@@ -14,7 +14,7 @@ PAGES = sorted([*(ROOT / "book").glob("*.ipynb"), *(ROOT / "book").glob("*.md"),
 NOT_PROSE = r"(?s)```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)|<[^>]*>|https?://\S+"
 AMERICAN = (
     r"(?i)\b(color\w*|center(s|ed)?|gray|neighbor\w*|behavior\w*|labeled|modeling|\w+yzed?"
-    r"|(?!\w*(siz|priz|seiz))\w+iz(e|es|ed|ing|ation|er)s?)\b"
+    r"|(?!\w*(si|pri|sei)z)\w+iz(e|es|ed|ing|ation|er)s?)\b"
 )
 
 
