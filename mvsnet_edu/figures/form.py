@@ -79,7 +79,7 @@ def _widget(name: str, choices: Choices, start: Any) -> Widget:
     if isinstance(choices, tuple):
         low, high, step = (*choices, (choices[1] - choices[0]) / 20)[:3]
         return FloatSlider(min=low, max=high, step=step, **slider)
-    if list(choices) == [False, True]:
+    if all(isinstance(choice, bool) for choice in choices):
         return Checkbox(indent=False, **label)
     options = list(choices.items()) if isinstance(choices, Mapping) else list(choices)
     return Dropdown(options=options, **label)

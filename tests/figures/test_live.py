@@ -98,7 +98,7 @@ def test_each_choice_gets_the_control_that_fits(notebook: Notebook):
         "def noted(count=4, share=0.5, of='b', by=2, strict=True):\n"
         "    return note(count=count, share=share, of=of, by=by, strict=strict)\n"
         "form = live(noted, count=range(2, 9, 2), share=(0.0, 1.0), of=['a', 'b'],\n"
-        "            by={'one': 1, 'two': 2}, strict=[False, True])\n"
+        "            by={'one': 1, 'two': 2}, strict=[True, False])\n"
         "controls = form.children[0].children"
     )
     names = notebook.value("[type(control).__name__ for control in controls]")
