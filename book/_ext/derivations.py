@@ -20,7 +20,7 @@ API, MAP = "book/api", "book/original"
 #: Page, heading, and the names (below ``mvsnet_edu``) that are derived there; a heading as the page shows it.
 DERIVED: dict[str, dict[str, str]] = {
     "welcome": {
-        "MVSNet in one picture": "models.MVSNet models.DepthEstimate regularization.CostRegNet",
+        "MVSNet in one picture": "models.MVSNet models.DepthEstimate",
         "What came after": "models.RMVSNet",
     },
     "conventions": {
@@ -57,8 +57,14 @@ DERIVED: dict[str, dict[str, str]] = {
     "cost_volume": {
         "The package's function": "cost_volume.variance_cost_volume",
     },
+    "regularization": {
+        "The paper's network": "regularization.CostRegNet layers.ConvBlock3d layers.DeconvBlock3d",
+        "Down and up again": "layers.pad_to_multiple",
+        "What the normalisation does in 3D": "layers.normalization",
+    },
     "regression": {
-        "The package's function": "depth.soft_argmin depth.winner_take_all depth.probability_map",
+        "The package's function": "depth.soft_argmin depth.winner_take_all",
+        "The probability map": "depth.probability_map",
     },
     "refinement": {
         "The package's function": "refinement.depth_refine refinement.RefineNet",

@@ -116,8 +116,8 @@ SGM_PATH = Exercise(
     question=(
         "One path of semi-global matching, from left to right along a row. `cost` is `(D, w)`. Column 0 "
         "stays. In column x, plane j gets its own cost, plus the cheapest way to come there from the result "
-        "L of column x - 1: L at the same plane; L at plane j - 1 or j + 1, plus `p1`; or the lowest L of "
-        "all planes, plus `p2`. From that, subtract the lowest L of column x - 1, so that the numbers do not "
+        "A of column x - 1: A at the same plane; A at plane j - 1 or j + 1, plus `p1`; or the lowest A of "
+        "all planes, plus `p2`. From that, subtract the lowest A of column x - 1, so that the numbers do not "
         "grow. Return `(D, w)`."
     ),
     hint="Four candidates per plane, the smallest wins. The first plane has no plane before it.",
