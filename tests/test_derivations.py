@@ -66,6 +66,11 @@ def test_the_section_exists(page, heading):
     assert heading in headings(page)
 
 
+def test_every_page_is_in_the_table_of_contents():
+    contents = (BOOK.parent / "_toc.yml").read_text()
+    assert [page for page in DERIVED if not re.search(rf"\bbook/{page}\b", contents)] == []
+
+
 @pytest.mark.parametrize("page", DERIVED)
 def test_a_page_mentions_what_it_derives(page):
     names = " ".join(DERIVED[page].values()).split()

@@ -125,21 +125,22 @@ SECTION = {
 
 
 def link_names_and_sections(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Add the links of one page that is about to be written."""
+    """Add the links of one page that is about to be written, to the pages that this build has."""
+    built = {name: section for name, section in SECTION.items() if section[0] in app.env.found_docs}
     if docname == API:
         for name, entry in api_entries(doctree):
-            if name in SECTION:
+            if name in built:
                 link = section_link(app, docname, name, with_chapter=True)
                 entry.insert(1, nodes.paragraph("", "", nodes.Text("Derived in "), link, nodes.Text(".")))
     elif docname == MAP:
         for row in doctree.findall(nodes.row):
             names = [link["reftitle"] for link in row.findall(nodes.reference) if "reftitle" in link]
-            links = {SECTION[name]: section_link(app, docname, name) for name in names if name in SECTION}
+            links = {built[name]: section_link(app, docname, name) for name in names if name in built}
             if links:
                 row[-1].children = [in_a_row("", list(links.values()))]
-    elif names := [name for name, (page, _) in SECTION.items() if page == docname]:
-        links = [api_link(app, docname, name) for name in names]
+    elif API in app.env.found_docs and (names := [n for n, (page, _) in SECTION.items() if page == docname]):
         chapter = next(doctree.findall(nodes.section))
+        links = [api_link(app, docname, name) for name in names]
         chapter += in_a_row("Derived in this chapter: ", links)
 
 
