@@ -78,7 +78,7 @@ SET_THEME = """theme => {
 @each(PAGES)
 def test_page_reads_well_without_a_network(path: Path, chromium: Any):  # noqa: F811
     """One visit for all that needs a browser, for formulas take a while: in light, in dark, on a phone."""
-    with opened(chromium, path) as page:
+    with opened(chromium, path, reduced_motion="reduce") as page:  # no colour is caught while it changes
         page.evaluate(MATHS_ARE_READY)
         assert page.evaluate(UNRENDERED_MATHS) == []
         assert page.evaluate(IMAGES_WITHOUT_ALT) == []
