@@ -140,8 +140,10 @@ class MVSNet(_Network):
         features = torch.cat([self.feature_net(each) for each in images.flatten(0, 1).split(at_once)])
         features = features.unflatten(0, (B, V))  # (B, V, 32, h, w)
         intrinsics = self.recentre(scale_intrinsics(intrinsics, 1 / STRIDE))
+        reference = images[:, 0].clone()
+        del images  # they take more memory than the features
         depth, trust = self.sweep(features, intrinsics, extrinsics, depth_values)  # (B, h, w) each
-        return DepthEstimate(depth, trust, self.refine(depth, images[:, 0], depth_values))
+        return DepthEstimate(depth, trust, self.refine(depth, reference, depth_values))
 
     def regress(self, volume: Tensor, depth_values: Tensor) -> tuple[Tensor, Tensor]:
         """From a cost volume to the depth before refinement.

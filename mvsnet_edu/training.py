@@ -131,13 +131,15 @@ def _fabric(recipe: Recipe, device: str | None) -> Fabric:
     kind, _, number = (device or "auto").partition(":")
     partly = any(stage.train != "all" for stage in recipe.stage)
     parallel = "ddp_find_unused_parameters_true" if partly else "ddp"
-    return Fabric(
+    fabric = Fabric(
         accelerator=kind,
         devices=[int(number)] if number else local,
         num_nodes=ranks // local,
         strategy=parallel if ranks > 1 else "auto",
         precision=recipe.compute.precision,
     )
+    fabric.strategy.precision.convert_input = lambda inputs: inputs  # not the cameras and depths to 8 bits
+    return fabric
 
 
 def _processes() -> tuple[int, int]:

@@ -190,12 +190,13 @@ def _moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> s
 
 
 def test_bf16_keeps_the_variance_in_float32(recipe, monkeypatch):
-    """Convolutions run in half precision, and what they read from the cost volume is whole."""
-    seen: dict[str, set[torch.dtype]] = {"features": set(), "volume": set()}
+    """Convolutions run in half precision; cameras, depths and what is read from the cost volume are whole."""
+    seen: dict[str, set[torch.dtype]] = {"inputs": set(), "features": set(), "volume": set()}
     build = module._network
 
     def spied(recipe: Recipe) -> MVSNet:
         network = build(recipe)
+        network.register_forward_pre_hook(lambda m, x: seen["inputs"].update(each.dtype for each in x))
         network.feature_net.register_forward_hook(lambda m, x, y: seen["features"].add(y.dtype))
         return network
 
@@ -205,7 +206,7 @@ def test_bf16_keeps_the_variance_in_float32(recipe, monkeypatch):
     recipe = staged(recipe, depth_num=32)  # with 16, PyTorch 2.13's 64-channel convolution reads stray memory
     recipe = replace(recipe, compute=ComputeTable("bf16-mixed"), validation=ValidationTable(0, 1))
     train(recipe, "cpu")
-    assert torch.bfloat16 in seen["features"] and seen["volume"] == {torch.float32}
+    assert torch.bfloat16 in seen["features"] and seen["volume"] == seen["inputs"] == {torch.float32}
     whole = replace(recipe, compute=ComputeTable(), out=recipe.out + "2")
     train(whole, "cpu")
     half, full = lines(recipe.out)[0]["loss"], lines(whole.out)[0]["loss"]
