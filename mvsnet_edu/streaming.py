@@ -197,10 +197,7 @@ def sweep_convolutions(
     if V < 2:
         raise ValueError(f"a cost volume compares at least two views, not {V}")
     features = _wide(features)
-    kernels = [kernel / V for kernel in kernels]  # instead of the sum of squares
-    kind = features.device.type
-    if torch.is_autocast_enabled(kind):
-        kernels = [kernel.to(torch.get_autocast_dtype(kind)) for kernel in kernels]
+    kernels = [_as_autocast(kernel / V) for kernel in kernels]  # instead of the sum of squares
     views = zip(intrinsics, extrinsics, depth_values.to(features), strict=True)
     sweeps = [PlaneSweep(*each, shape, window, multiple) for each in views]
     return _Sweep.apply(features, sweeps, strides, *kernels)
@@ -245,7 +242,10 @@ def streamed_cost(
         results[k] = _normalize_(norm, results[k]) if lean else relu(norm(results[k]))
     skip0 = results[0]
     up1 = network.half(network.conv1_0(skip0) if network.chained else results.pop())
-    cost = _last_layers(network, up1, skip0) if lean else network.full(up1, skip0)
+    if lean:
+        cost = _last_layers(network, up1, skip0)
+    else:
+        cost = _LastLayer.apply(network.conv6_0(up1), skip0, _as_autocast(network.conv6_2.weight))
     h, w = window[2:] if window else features.shape[-2:]
     return cost[:, : depth_values.shape[1], :h, :w]
 
@@ -312,6 +312,12 @@ def _moments(pieces: Iterable[Tensor], groups: int) -> tuple[Tensor, Tensor]:
     mean = (share * means).sum(dim=(0, 2), keepdim=True)
     variance = (share * (variances + (means - mean).square())).sum(dim=(0, 2), keepdim=True)
     return tuple(x.expand(1, groups, C // groups).flatten() for x in (mean, variance))
+
+
+def _as_autocast(kernel: Tensor) -> Tensor:
+    """A kernel as a convolution would take it here."""
+    kind = kernel.device.type
+    return kernel.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else kernel
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -382,6 +388,41 @@ def _spread(deviations: list[Tensor]) -> tuple[Tensor, Tensor]:
 def _as_planes(volume: Tensor, sweep: PlaneSweep) -> Tensor:
     """(N, C) -> (n, C, h, w), the channels still side by side in memory."""
     return volume.view(-1, *sweep.size[1:], volume.shape[-1]).permute(0, 3, 1, 2)
+
+
+class _LastLayer(torch.autograd.Function):
+    """A 3 x 3 x 3 convolution of a sum, which is not stored either; (B, C, D, h, w) twice -> (B, D, h, w).
+
+    By planes, for the library's own 3D convolution to one channel is several times slower.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, up: Tensor, skip: Tensor, kernel: Tensor) -> Tensor:
+        ctx.save_for_backward(up, skip, kernel)
+        conv = _PlaneConvolution(kernel, 1)
+        result = conv.result(len(up), *up.shape[2:])
+        for b, planes, x in _LastLayer._sums(up, skip):
+            conv.add(x.to(kernel.dtype), planes.start, result[b])
+        return result.squeeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        up, skip, kernel = ctx.saved_tensors
+        conv, of_sum = _PlaneConvolution(kernel, 1), torch.empty_like(up)
+        for b, planes, x in _LastLayer._sums(up, skip):
+            of_x = conv.backward(x.to(kernel.dtype), planes.start, gradient[b].unsqueeze(-1), None)
+            of_sum[b, :, planes] = of_x.transpose(0, 1)
+        return of_sum, of_sum, conv.gradient()
+
+    @staticmethod
+    def _sums(up: Tensor, skip: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
+        """Number of a sample, which planes, and these of the sum, (n, C, h, w)."""
+        step = max(1, SLAB // up[0, 0, 0].numel())
+        for b in range(len(up)):
+            for first in range(0, up.shape[2], step):
+                planes = slice(first, min(first + step, up.shape[2]))
+                yield b, planes, (up[b, :, planes] + skip[b, :, planes]).transpose(0, 1)
 
 
 class _PlaneConvolution:

@@ -224,14 +224,14 @@ def test_autocast_stays_near_float32(device, monkeypatch):
     """Pitfall 5: the convolutions in bfloat16, warps, variance and softmax in float32."""
     net, x = trained().to(device), Inputs(*(y.to(device) for y in inputs(H=64, W=72, D=16)))
     kinds, spread = {}, streaming._spread
-    net.cost_reg_net.conv6_2.register_forward_hook(lambda _, i, o: kinds.update(cost=o.dtype))
+    net.cost_reg_net.conv1_1.register_forward_hook(lambda _, i, o: kinds.update(inside=o.dtype))
     exact = net(*x)
     monkeypatch.setattr(streaming, "_spread", lambda x: kinds.update(volume=x[0].dtype) or spread(x))
     with torch.autocast(device, dtype=torch.bfloat16):
         out = net(*x)
         loss = mvsnet_loss(out.depth, out.refined_depth, torch.full_like(out.depth, 4.0), 0.5)
     loss.backward()
-    assert kinds == {"volume": torch.float32, "cost": torch.bfloat16}
+    assert kinds == {"volume": torch.float32, "inside": torch.bfloat16}
     assert out.depth.dtype == out.probability_map.dtype == torch.float32
     extent = x.depth_values[0, -1] - x.depth_values[0, 0]
     assert (out.depth - exact.depth).abs().mean() < 0.02 * extent

@@ -146,3 +146,15 @@ def test_without_gradients_it_is_the_same(norm, training, chained, slab, monkeyp
         cost, right = streamed_cost(network, *views), copy(variance_cost_volume(*views))
     torch.testing.assert_close(cost, right, rtol=1e-9, atol=1e-9)
     close(network.buffers(), copy.buffers())
+
+
+@pytest.mark.parametrize("slab", [1, 300, 10**9])
+def test_the_last_layer_is_a_convolution_of_the_sum(slab, monkeypatch):
+    monkeypatch.setattr(streaming, "SLAB", slab)
+    leaves = [torch.randn(2, 4, 7, 5, 9).double().requires_grad_() for _ in range(2)]
+    leaves.append(torch.randn(1, 4, 3, 3, 3).double().requires_grad_())
+    mine = streaming._LastLayer.apply(*leaves)
+    right = F.conv3d(leaves[0] + leaves[1], leaves[2], padding=1).squeeze(1)
+    direction = torch.randn_like(mine)
+    close([mine], [right])
+    close(*(torch.autograd.grad(made, leaves, direction) for made in (mine, right)))
