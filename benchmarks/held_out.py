@@ -1,9 +1,10 @@
 """The model card's figures: accuracy on generated scenes that training never draws, at three sizes.
 
-    python benchmarks/held_out.py [WEIGHTS] [--samples N]
+    python benchmarks/held_out.py [WEIGHTS ...] [--samples N]
 
-The middle size has four times the pixels of a training sample, the largest sixteen times; the number of
-planes grows with the width, as it does when people use a network on larger images.
+Several weights are judged on the same scenes. The middle size has four times the pixels of a training sample,
+the largest sixteen times; the number of planes grows with the width, as it does when people use a network on
+larger images.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import argparse
 import torch
 from tqdm import tqdm
 
+from mvsnet_edu.data.scene import Sample
 from mvsnet_edu.data.synthetic import SyntheticScenes
-from mvsnet_edu.models import MVSNet
+from mvsnet_edu.models import MVSNet, RMVSNet, load_pretrained
 from mvsnet_edu.training import evaluate
 
 #: Width, height, planes, views, and the share of the samples that such a size gets.
@@ -25,21 +27,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("weights", nargs="?", default="mvsnet", help="a name, or a file (default: mvsnet)")
+    parser.add_argument("weights", nargs="*", default=["mvsnet"], help="names, or files (default: mvsnet)")
     parser.add_argument("--samples", type=int, default=200, help="of the smallest size (default: 200)")
     options = parser.parse_args()
-    network = MVSNet.from_pretrained(options.weights)
-    print("| images | planes | views | samples | depth map | L1, intervals | < 1 interval | < 3 intervals |")
-    print("|---|---|---|---|---|---|---|---|")
+    networks = {name: load_pretrained(name) for name in options.weights}
+    print("| weights | images | planes | views | samples | depth map | L1, intervals | < 1 | < 3 |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for size, planes, views, share in SETTINGS:
         count = max(1, round(share * options.samples))
         scenes = SyntheticScenes(SyntheticScenes.HELD_OUT, size, planes, views, uses=1, slots=1)
-        with torch.inference_mode():
-            found = evaluate(network, (scenes[n] for n in tqdm(range(count), leave=False)))
-        for depth in ("initial", "refined"):
-            l1, one, three = (found[f"{depth}_{name}"] for name in ("l1", "less_one", "less_three"))
-            row = f"{size[0]} x {size[1]} | {planes} | {views} | {count} | {depth}"
-            print(f"| {row} | {l1:.3f} | {one:.1%} | {three:.1%} |", flush=True)
+        samples = [scenes[n] for n in tqdm(range(count), leave=False)]
+        for name, network in networks.items():
+            _report(f"{name} | {size[0]} x {size[1]} | {planes} | {views} | {count}", network, samples)
+
+
+def _report(row: str, network: MVSNet | RMVSNet, samples: list[Sample]) -> None:
+    with torch.inference_mode():
+        found = evaluate(network, samples)
+    for depth in ("initial", "refined") if isinstance(network, MVSNet) else ("initial",):
+        l1, one, three = (found[f"{depth}_{name}"] for name in ("l1", "less_one", "less_three"))
+        print(f"| {row} | {depth} | {l1:.3f} | {one:.1%} | {three:.1%} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -297,7 +297,7 @@ def _add_scene_and_out(parser: argparse.ArgumentParser) -> Callable:
 
 
 def _add_network(add: Callable) -> None:
-    add("--weights", default="mvsnet", metavar="NAME", help="shipped weights, or a file")
+    add("--weights", default="mvsnet", metavar="NAME", help="mvsnet or rmvsnet, or a file")
     add("--planes", type=_count, metavar="D", help="depth planes (default: what the cameras say)")
     add("--inverse", action="store_true", help="spread the planes evenly over 1 / depth, for a wide range")
     add("--sources", type=_count, default=4, metavar="N", help="source views for each view")
@@ -306,7 +306,8 @@ def _add_network(add: Callable) -> None:
 
 
 def _add_thresholds(add: Callable) -> None:
-    add("--min-probability", type=_number, default=0.8, metavar="P", help="least probability to keep")
+    least = "least probability to keep; R-MVSNet's paper takes 0.3"
+    add("--min-probability", type=_number, default=0.8, metavar="P", help=least)
     add("--max-reprojection", type=_number, default=1.0, metavar="PX", help="in pixels of the images")
     add("--max-relative-depth", type=_number, default=0.01, metavar="R", help="as a share of the depth")
     add("--min-views", type=_count, default=3, metavar="N", help="views that agree, the reference included")
