@@ -363,7 +363,7 @@ class _Sweep(torch.autograd.Function):
                 for conv, gradient in zip(convolutions, gradients, strict=True):
                     of_volume = conv.backward(volume, planes.start, gradient[b], of_volume)
                 of_volume = of_volume.permute(0, 2, 3, 1).reshape_as(total).to(total.dtype)
-                shared = total.mul_(of_volume).div_(-sweep.views)
+                shared = (total * of_volume).div_(-sweep.views)
                 of_reference += shared.view(-1, *sweep.size[1:], shared.shape[-1]).sum(0)
                 for deviation, each in zip(deviations, taps, strict=True):
                     sweep.scatter(torch.addcmul(shared, deviation, of_volume, out=deviation), each, of_table)
@@ -378,9 +378,9 @@ def _spread(deviations: list[Tensor]) -> tuple[Tensor, Tensor]:
     The reference is one of the views, with deviation 0, so the sum of the squares is at least V / (V - 1)
     times what is taken off: few bits get lost, and the difference is never negative.
     """
-    total, squares = deviations[0].clone(), deviations[0].square()
+    total, squares = deviations[0], deviations[0].square()
     for deviation in deviations[1:]:
-        total += deviation
+        total = total + deviation
         squares.addcmul_(deviation, deviation)
     return squares.addcmul_(total, total, value=-1 / (len(deviations) + 1)), total
 
@@ -461,7 +461,7 @@ class _PlaneConvolution:
 
     def backward(self, volume: Tensor, first: int, gradient: Tensor, others: Tensor | None) -> Tensor:
         """Gradient of these planes, from that of the result, added to others; the kernel's is added up."""
-        of_volume = torch.zeros_like(volume) if others is None else others
+        of_volume = torch.zeros_like(volume) if others is None and self.stride > 1 else others
         geometry = [self.stride] * 2, [1, 1], [1, 1], False, [0, 0], 1
         for number, planes, starts in self._reads(first, len(volume)):
             x = volume[planes]
@@ -471,7 +471,10 @@ class _PlaneConvolution:
             of_x, of_kernel, _ = torch.ops.aten.convolution_backward(
                 of_out, x, self.kernels[number], None, *geometry, [True, True, False]
             )
-            of_volume[planes] += of_x
+            if of_volume is None:  # with stride 1 there is one part, of all planes
+                of_volume = of_x
+            else:
+                of_volume[planes] += of_x
             self.gradients[number] += of_kernel
         return of_volume
 
