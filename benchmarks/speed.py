@@ -18,6 +18,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,12 +28,13 @@ import torch
 from plain import plain_forward
 from torch import Tensor
 
-from mvsnet_edu import MVSNet, kernels, mvsnet_loss, scale_intrinsics, variance_cost_volume
+from mvsnet_edu import MVSNet, mvsnet_loss, scale_intrinsics, variance_cost_volume
 from mvsnet_edu.batches import collate
 from mvsnet_edu.data import Scene
 from mvsnet_edu.data.scene import Sample
 from mvsnet_edu.features import CHANNELS, STRIDE
 from mvsnet_edu.models import DepthEstimate
+from mvsnet_edu.streaming import PlaneSweep
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 #: Seconds that the rounds of a case should take together; there are three to twenty of them.
@@ -77,9 +79,9 @@ QUICK = [
 #: What grows while the rest stays as in the middle: for each axis, the cases of one curve.
 MIDDLE = Case("growth", "eval", (320, 256), 96, 5)
 GROWTH = {
-    "depth_num": [MIDDLE._replace(depth_num=D) for D in (48, 96, 144, 192)],
-    "pixels": [MIDDLE._replace(size=(W, H)) for W, H in ((160, 128), (320, 256), (480, 384), (640, 512))],
-    "views": [MIDDLE._replace(views=V) for V in (2, 3, 5, 7)],
+    "depth_num": [MIDDLE._replace(depth_num=D) for D in (48, 96, 192)],
+    "pixels": [MIDDLE._replace(size=size) for size in ((160, 128), (320, 256), (480, 384))],
+    "views": [MIDDLE._replace(views=V) for V in (2, 5, 7)],
 }
 
 #: How far the depths of both may lie apart, in intervals: in the mean, and anywhere.
@@ -235,30 +237,33 @@ def peak(case: Case, contender: str, norm: str) -> int:
 
 
 def growths(options: argparse.Namespace) -> dict[str, Any]:
-    """Peak memory along each axis."""
-    return {axis: growth(axis, cases, options) for axis, cases in GROWTH.items()}
+    """Peak memory along each axis; the middle, which all curves share, is measured once."""
+    peak_of = cache(lambda case, name: fresh_peak(case, name, options))
+    return {axis: growth(axis, cases, peak_of) for axis, cases in GROWTH.items()}
 
 
-def growth(axis: str, cases: list[Case], options: argparse.Namespace) -> dict[str, Any]:
+def growth(axis: str, cases: list[Case], peak_of: Callable[[Case, str], int]) -> dict[str, Any]:
     """One curve of each contender, and how steep it is in bytes per step of the axis."""
     print(f"growth with {axis} ...", file=sys.stderr, flush=True)
     x = [case.size[0] * case.size[1] if axis == "pixels" else getattr(case, axis) for case in cases]
-    curves = {name: [fresh_peak(case, name, options) for case in cases] for name in contenders(MIDDLE)}
+    curves = {name: [peak_of(case, name) for case in cases] for name in contenders(MIDDLE)}
     return {"x": x, **curves, "slopes": {name: measure.slope(x, curve) for name, curve in curves.items()}}
 
 
 @torch.inference_mode()
 def _kernel(case: Case, sample: Sample, options: argparse.Namespace) -> dict[str, Any]:
     """Of the Triton kernel alone: seconds, bytes per second if each moved once, and those of a copy."""
-    B, V, (W, H) = case.batch, case.views, case.size
-    last = torch.randn(B, V, H // STRIDE, W // STRIDE, CHANNELS, device=DEVICE, dtype=torch.bfloat16)
-    features, K = last.permute(0, 1, 4, 2, 3), scale_intrinsics(sample.intrinsics, 1 / STRIDE)
-    views = features, K, sample.extrinsics, sample.depth_values
+    V, (W, H) = case.views, case.size
+    shape = H // STRIDE, W // STRIDE
+    features = torch.randn(1, V, CHANNELS, *shape, device=DEVICE)
+    views = scale_intrinsics(sample.intrinsics, 1 / STRIDE), sample.extrinsics, sample.depth_values
+    sweep = PlaneSweep(*(each[0] for each in views), shape)
+    table = sweep.table(features[0])
     programs = {
-        "eager": lambda: variance_cost_volume(*views),
-        "fused": lambda: kernels.fused_variance(*views, dtype=torch.bfloat16),
+        "eager": lambda: variance_cost_volume(features, *views),
+        "fused": lambda: sweep.spread(table, slice(None), torch.bfloat16),
     }
-    moved = last.nbytes + programs["fused"]().nbytes  # compiles, too
+    moved = table.nbytes + programs["fused"]().nbytes  # compiles, too
     times = measure.in_turn(programs, 10, DEVICE)
     best = {name: measure.timing(samples).seconds for name, samples in times.items()}
     return {"kernel": {**best, "bytes_per_second": moved / best["fused"], "copy": measure.copy_rate(DEVICE)}}

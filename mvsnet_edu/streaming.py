@@ -25,12 +25,16 @@ from torch.autograd.function import once_differentiable
 from .camera import crop_intrinsics
 from .cost_volume import Window
 from .homography import NEAR, rays_in_source, transform_pixels
+from .kernels import fused_spread, usable
 from .regularization import CostRegNet
 
 __all__ = ["PlaneSweep", "streamed_cost", "sweep_convolutions"]
 
 #: Voxels in a slab: its features, 4 MB, stay in the cache.
 SLAB = 1 << 15
+
+#: The same on a GPU, which wants to be busy: 128 MB.
+GPU_SLAB = 1 << 20
 
 #: For a convolution's stride: which planes it reads alike (every stride-th, from which on), with which taps.
 READS = {1: [(0, (0, 1, 2))], 2: [(0, (1,)), (1, (0, 2))]}
@@ -88,7 +92,7 @@ class PlaneSweep:
     def slabs(self) -> Iterator[slice]:
         """Ranges of planes, few at a time."""
         D, h, w = self.size
-        step = max(1, round(SLAB / (h * w)))
+        step = max(1, round((GPU_SLAB if self.reference.is_cuda else SLAB) / (h * w)))
         return (slice(first, min(first + step, D)) for first in range(0, D, step))
 
     def table(self, features: Tensor) -> Tensor:
@@ -138,6 +142,12 @@ class PlaneSweep:
         return [
             F.embedding_bag(rows, table, mode="sum", per_sample_weights=weights) for rows, weights in taps
         ]
+
+    def spread(self, table: Tensor, planes: slice, dtype: torch.dtype) -> Tensor:
+        """V times the variance at the voxels of these planes, (N, C), without a gradient."""
+        if usable(table):
+            return fused_spread(table, self.reference, self.rays, self.nearness[planes], self.shape, dtype)
+        return _spread(self.deviations(table, self.taps(planes)))[0].to(dtype)
 
     def scatter(self, gradient: Tensor, taps: Taps, into: Tensor) -> None:
         """Add to a table the transpose of a deviation's sums, but for the reference, times (N, C)."""
@@ -339,8 +349,7 @@ class _Sweep(torch.autograd.Function):
         for b, sweep in enumerate(sweeps):
             table = sweep.table(features[b])
             for planes in sweep.slabs():
-                squares, _ = _spread(sweep.deviations(table, sweep.taps(planes)))
-                volume = _as_planes(squares, sweep).to(kernels[0].dtype)
+                volume = _as_planes(sweep.spread(table, planes, kernels[0].dtype), sweep)
                 for conv, result in zip(convolutions, results, strict=True):
                     conv.add(volume, planes.start, result[b])
         return tuple(result.movedim(-1, 1) for result in results)
