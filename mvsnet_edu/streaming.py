@@ -280,7 +280,7 @@ def _last_layers(network: CostRegNet, up1: Tensor, skip0: Tensor) -> Tensor:
 def _upsampled(deconvolution: nn.Module, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """A transposed convolution of (1, C, D/2, h/2, w/2) by pieces: which planes, and they, (n, h, w, C1)."""
     _, _, D, h, w = x.shape
-    step = max(1, SLAB // (8 * h * w))
+    step = max(4, SLAB // (2 * h * w))  # few channels, and one plane in vain each time: so larger pieces
     for first in range(0, D, step):
         count = min(step, D - first)  # and one more, which the last plane that comes of them reads, too
         planes = deconvolution(x[:, :, first : first + count + 1])[0, :, : 2 * count]
@@ -387,9 +387,11 @@ def _spread(deviations: list[Tensor]) -> tuple[Tensor, Tensor]:
     The reference is one of the views, with deviation 0, so the sum of the squares is at least V / (V - 1)
     times what is taken off: few bits get lost, and the difference is never negative.
     """
-    total, squares = deviations[0], deviations[0].square()
+    total = sum(deviations[1:3], deviations[0])  # not in place: the deviations are still needed
+    for deviation in deviations[3:]:
+        total += deviation
+    squares = deviations[0].square()
     for deviation in deviations[1:]:
-        total = total + deviation
         squares.addcmul_(deviation, deviation)
     return squares.addcmul_(total, total, value=-1 / (len(deviations) + 1)), total
 
