@@ -22,6 +22,7 @@ from .batches import Batches, held_out_batches, load, spare_workers, training_ba
 from .checkpoints import save_network
 from .data.scene import Sample
 from .depth import winner_take_all
+from .enlargement import estimate_enlarged
 from .errors import InputError
 from .losses import mvsnet_classification_loss, mvsnet_regression_loss, non_zero_mean_absolute_diff
 from .models import DepthEstimate, MVSNet, RMVSNet, load_pretrained
@@ -45,28 +46,32 @@ PICTURES = 4
 PATIENCE = 10
 
 
-def predict(network: nn.Module, sample: Sample) -> DepthEstimate:
+def predict(network: nn.Module, sample: Sample, enlarge: int = 1) -> DepthEstimate:
     """Run a network on a sample.
 
     Args:
         network: an MVSNet, or an RMVSNet.
         sample: what it sees.
+        enlarge: how many times as wide and as high the images are made first; see
+            :func:`mvsnet_edu.enlargement.estimate_enlarged`.
 
     Returns:
         depth, probability map and refined depth.
 
     Source: ours.
     """
-    return network(sample.images, sample.intrinsics, sample.extrinsics, sample.depth_values)
+    views = sample.images, sample.intrinsics, sample.extrinsics, sample.depth_values
+    return estimate_enlarged(network, *views, enlarge)
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, samples: Iterable[Sample]) -> dict[str, float]:
+def evaluate(network: nn.Module, samples: Iterable[Sample], enlarge: int = 1) -> dict[str, float]:
     """Accuracy on samples whose depth is known.
 
     Args:
         network: an MVSNet, or an RMVSNet, in evaluation mode.
         samples: batches of one, on the network's device.
+        enlarge: see :func:`predict`.
 
     Returns:
         of the initial and of the refined depth: l1 (in intervals), less_one, less_three (shares) and error
@@ -74,7 +79,7 @@ def evaluate(network: nn.Module, samples: Iterable[Sample]) -> dict[str, float]:
 
     Source: ours.
     """
-    rows = [_measures(predict(network, sample), sample) for sample in samples]
+    rows = [_measures(predict(network, sample, enlarge), sample) for sample in samples]
     return _named(torch.stack(rows).mean(dim=0))
 
 
@@ -252,7 +257,7 @@ class Training:
         rows = []
         for part in range(1, stage.accumulate + 1):
             with self.fabric.no_backward_sync(self.parallel, enabled=part < stage.accumulate):
-                rows.append(self._backward(next(stream).to(self.fabric.device), stage.accumulate))
+                rows.append(self._backward(next(stream).to(self.fabric.device), stage))
         clip = self.recipe.optimizer.clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip)
         row = torch.cat([torch.stack(rows).mean(dim=0), norm[None]]).cpu()  # the one wait for the GPU
@@ -262,18 +267,18 @@ class Training:
         update_average(self.average, self.network, self.recipe.optimizer.ema, step)  # anew in each stage
         return row
 
-    def _backward(self, sample: Sample, parts: int) -> Tensor:
+    def _backward(self, sample: Sample, stage: StageTable) -> Tensor:
         """Add the gradients of a batch; its loss and the three measures of its best depth, (4,)."""
-        loss, depth = self._loss(sample)
-        factor = torch.where(loss.isfinite(), 1 / parts, math.nan)  # a bad loss shall spoil all gradients:
-        self.fabric.backward(loss * factor)  # so every process knows of it
+        loss, depth = self._loss(sample, stage.enlarge)
+        factor = torch.where(loss.isfinite(), 1 / stage.accumulate, math.nan)  # a bad loss shall spoil all
+        self.fabric.backward(loss * factor)  # gradients: so every process knows of it
         measures = mvsnet_regression_loss(depth.detach(), sample.ground_truth, sample.depth_interval)
         return torch.stack([loss.detach(), *measures])
 
-    def _loss(self, sample: Sample) -> tuple[Tensor, Tensor]:
+    def _loss(self, sample: Sample, enlarge: int) -> tuple[Tensor, Tensor]:
         """What is to become small, and the depth that the network answers with, (B, h, w)."""
         if not isinstance(self.network, RMVSNet):
-            estimate = predict(self.parallel, sample)
+            estimate = predict(self.parallel, sample, enlarge)
             return clamped_loss(estimate, sample, self.recipe.loss.clamp), estimate.best
         scores = self.parallel.scores(
             sample.images, sample.intrinsics, sample.extrinsics, sample.depth_values
@@ -322,7 +327,7 @@ class Training:
         totals = torch.zeros(1 + 2 * len(MEASURES), device=self.fabric.device)
         for k, sample in enumerate(self._held_out()):
             sample = sample.to(self.fabric.device)
-            estimate = predict(self.average, sample)
+            estimate = predict(self.average, sample, self.recipe.stage[-1].enlarge)
             totals += torch.cat([totals.new_ones(1), _measures(estimate, sample)])
             if k < PICTURES:
                 self.progress.picture(f"held_out/{k}", panel(estimate, sample))

@@ -38,7 +38,7 @@ def test_importing_the_package_loads_torch_numpy_and_nothing_else():
 FLOORS = [
     ["errors", "camera", "depth", "homography", "losses", "layers"],
     ["features", "cost_volume", "kernels", "regularization", "recurrence", "refinement", "streaming"],
-    ["foreign", "checkpoints", "models"],
+    ["foreign", "checkpoints", "models", "enlargement"],
 ]
 
 

@@ -189,6 +189,22 @@ def _moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> s
     return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
 
 
+def test_a_stage_can_enlarge_the_images(recipe, monkeypatch):
+    """The features see twice the size, in training and in validation; the truth stays as large as it is."""
+    seen, build = [], module._network
+
+    def spied(recipe: Recipe) -> MVSNet:
+        network = build(recipe)
+        network.feature_net.register_forward_hook(lambda m, x, y: seen.append(tuple(x[0].shape[-2:])))
+        return network
+
+    monkeypatch.setattr(module, "_network", spied)
+    recipe = staged(recipe, enlarge=2)
+    state_after(recipe)
+    width, height = recipe.stage[0].size
+    assert set(seen) == {(2 * height, 2 * width)}
+
+
 def test_bf16_keeps_the_variance_in_float32(recipe, monkeypatch):
     """Convolutions run in half precision; cameras, depths and what is read from the cost volume are whole."""
     seen: dict[str, set[torch.dtype]] = {"inputs": set(), "features": set(), "volume": set()}
