@@ -53,6 +53,7 @@ def save_network(network: nn.Module, path: str | PathLike[str], **notes: str) ->
     path = Path(path)
     temporary = path.with_name(f".{path.name}.new")
     header = {"class": type(network).__name__, "config": json.dumps(network.config), **notes}
+    header["enlarge"] = str(getattr(network, "enlarge", 1))  # no matter of the network, but of its use
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     save_file(weights, temporary, metadata=header)
     temporary.replace(path)  # in one step: whoever reads the file meanwhile finds the old one, whole
@@ -111,6 +112,7 @@ def _build(kind: type[Network], header: dict[str, str], weights: dict, path: Pat
     try:
         network = kind(**json.loads(header.get("config", "{}")))
         network.load_state_dict(weights)
+        network.enlarge = int(header.get("enlarge", "1"))
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: does not fit {kind.__name__} ({shorten(str(error), 200)})") from None
     return network.eval()

@@ -301,6 +301,13 @@ def _add_network(add: Callable) -> None:
     add("--planes", type=_count, metavar="D", help="depth planes (default: what the cameras say)")
     add("--inverse", action="store_true", help="spread the planes evenly over 1 / depth, for a wide range")
     add("--sources", type=_count, default=4, metavar="N", help="source views for each view")
+    add(
+        "--enlarge",
+        type=_count,
+        metavar="N",
+        help="show the network images N times as wide and high: finer depth, N x N times the work, maps of "
+        "the same size (default: as in training for images of up to 0.4 megapixels, else 1)",
+    )
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")
     add("--memory", type=_positive, metavar="GB", help="use at most so much (default: most of what is free)")
 
@@ -367,17 +374,13 @@ def _colmap(options: argparse.Namespace) -> None:
 
 def _depth(options: argparse.Namespace) -> None:
     from .data.scene import Scene
-    from .inference import estimate_scene
+    from .inference import estimate_scene, how_much_to_enlarge
     from .models import load_pretrained
 
     scene, network = Scene.open(options.scene), load_pretrained(options.weights)
-    made = estimate_scene(
-        scene,
-        options.out,
-        network,
-        size=options.size and tuple(options.size),
-        **_how_to_estimate(options),
-    )
+    how = _how_to_estimate(options) | {"size": options.size and tuple(options.size)}
+    how["enlarge"] = how["enlarge"] or how_much_to_enlarge(network, scene, how["size"])
+    made = estimate_scene(scene, options.out, network, **how)
     there = len(scene.references) - len(made)
     print(
         f"{options.out / 'depth'}: {len(made)} depth maps made" + (f", {there} were there" if there else "")
@@ -389,6 +392,7 @@ def _how_to_estimate(options: argparse.Namespace) -> dict[str, Any]:
         "num_sources": options.sources,
         "depth_num": options.planes,
         "inverse": options.inverse,
+        "enlarge": options.enlarge,
         "device": _device(options.device),
         "memory": options.memory and int(options.memory * 1e9),
     }

@@ -26,14 +26,15 @@ from .cost_volume import Window
 from .data.formats import Camera, atomic_write, image_size, read_cam, read_pfm, write_cam, write_pfm
 from .data.scene import Scene
 from .depth import winner_of_sweep
+from .enlargement import enlarge_images, pool_estimate
 from .errors import InputError
 from .features import CHANNELS, STRIDE
 from .memory import free_memory, is_out_of_memory
-from .models import PLANES, MVSNet, RMVSNet
+from .models import PLANES, DepthEstimate, MVSNet, RMVSNet
 from .streaming import SLAB
 from .tiles import GRID, Tile, cut_into_tiles
 
-__all__ = ["Estimates", "estimate_scene", "read_estimates"]
+__all__ = ["Estimates", "estimate_scene", "how_much_to_enlarge", "read_estimates"]
 
 #: Share of the free memory that is used.
 SHARE = 0.8
@@ -47,6 +48,8 @@ PEAK_PER_PIXEL = 45
 MOST_VOXELS = 1 << 28
 #: Views that a GPU does together, at most.
 MOST_VIEWS = 8
+#: Images of at most so many pixels are enlarged unless the caller decides: 640 x 480, a little more.
+SMALL = 400_000
 
 
 class Estimates(NamedTuple):
@@ -80,6 +83,7 @@ def estimate_scene(
     device: torch.device | str | None = None,
     inverse: bool = False,
     memory: int | None = None,
+    enlarge: int = 1,
 ) -> list[int]:
     """Estimate the depth of every view that has sources, and write it.
 
@@ -106,6 +110,8 @@ def estimate_scene(
         device: by default the GPU if there is one, else the CPU.
         inverse: spread the planes evenly over 1 / depth. The camera files then hold the mean interval.
         memory: bytes to work with; by default most of what is free.
+        enlarge: how many times as wide and as high the network sees the images; the maps stay as large as
+            without. See :mod:`mvsnet_edu.enlargement`.
 
     Returns:
         the views that were estimated, without those that were there already.
@@ -118,23 +124,48 @@ def estimate_scene(
     out = Path(out)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     memory = memory or int(SHARE * free_memory(device))
-    jobs = [_job(scene, view, num_sources, depth_num, inverse, size) for view in scene.references]
+    jobs = [_job(scene, view, num_sources, depth_num, inverse, size, enlarge) for view in scene.references]
     if isinstance(network, RMVSNet):
         jobs = [job._replace(planes=PLANES) for job in jobs]
     _check(scene, out, jobs, size, memory)
     settings = {"network": _fingerprint_of_network(network), "scene": _fingerprint_of_scene(scene)}
     settings |= {"sources": num_sources, "planes": depth_num, "size": size and list(size), "inverse": inverse}
+    settings |= {"enlarge": enlarge}
     missing = _prepare(out, scene.references, settings)
     network = network.to(device).eval()
-    look = lru_cache(_photos_to_keep(jobs, memory))(partial(_look, scene, network, size, device))
+    look = lru_cache(_photos_to_keep(jobs, memory))(partial(_look, scene, network, size, enlarge, device))
     jobs = [job for job in jobs if job.views[0] in missing]
     _announce(jobs, memory, device)
     with _progress(len(jobs)) as progress:
         for batch in _batches(jobs, memory, device):
             for job, *maps in zip(batch, *_estimate(network, look, batch, memory), strict=True):
-                _write(out, job, look(job.views[0]).camera, *maps)
+                camera = look(job.views[0]).camera.scaled(1 / enlarge, 1 / enlarge)
+                _write(out, job, camera, *maps)
                 progress.update()
     return missing
+
+
+def how_much_to_enlarge(
+    network: MVSNet | RMVSNet, scene: Scene, size: tuple[int, int] | None = None
+) -> int:
+    """What pays: small images are enlarged if that is what the network was trained for, large ones never.
+
+    Args:
+        network: a trained one.
+        scene: whose references are to be estimated.
+        size: (width, height) that the images are resized to, if they are.
+
+    Returns:
+        how many times as wide and as high: what the network saw in training if no image has more pixels than
+        :data:`SMALL`, else 1.
+
+    Raises:
+        InputError: if an image cannot be read.
+
+    Source: ours.
+    """
+    sizes = [size or image_size(scene.image_paths[view]) for view in scene.references]
+    return network.enlarge if max((W * H for W, H in sizes), default=0) <= SMALL else 1
 
 
 def read_estimates(scene: Scene, out: str | PathLike[str]) -> Estimates:
@@ -166,7 +197,8 @@ class _Job(NamedTuple):
 
     views: list[int]  # the reference first
     depths: Tensor  # (D,) float64
-    size: tuple[int, int]  # height and width of the depth map
+    size: tuple[int, int]  # height and width of the network's depth map
+    enlarge: int = 1  # by how much that is larger than what is written
     planes: int | None = None  # of the cost volume, in memory at once; None: all
 
     @property
@@ -176,11 +208,18 @@ class _Job(NamedTuple):
 
 
 def _job(
-    scene: Scene, view: int, num: int, depth_num: int | None, inverse: bool, size: tuple[int, int] | None
+    scene: Scene,
+    view: int,
+    num: int,
+    depth_num: int | None,
+    inverse: bool,
+    size: tuple[int, int] | None,
+    enlarge: int = 1,
 ) -> _Job:
     W, H = size or image_size(scene.image_paths[view])
     depths = scene.depth_values(view, depth_num, inverse)
-    return _Job(scene.with_sources(view, num), depths, (H // STRIDE, W // STRIDE))
+    larger = enlarge * H // STRIDE, enlarge * W // STRIDE
+    return _Job(scene.with_sources(view, num), depths, larger, enlarge)
 
 
 def _check(scene: Scene, out: Path, jobs: list[_Job], size: tuple[int, int] | None, memory: int) -> None:
@@ -260,9 +299,16 @@ class _Photo(NamedTuple):
 
 @torch.inference_mode()
 def _look(
-    scene: Scene, network: MVSNet | RMVSNet, size: tuple[int, int] | None, device: torch.device, view: int
+    scene: Scene,
+    network: MVSNet | RMVSNet,
+    size: tuple[int, int] | None,
+    enlarge: int,
+    device: torch.device,
+    view: int,
 ) -> _Photo:
     image, camera = scene.resized(view, size)
+    if enlarge > 1:
+        image, camera = enlarge_images(image, enlarge), camera.scaled(enlarge, enlarge)
     image = network.prepare(image.to(device))[None]
     features = network.feature_net(image)[0]
     h, w = features.shape[-2:]
@@ -297,10 +343,12 @@ def _sweep(
     for tile in tiles:
         maps = _maps(network, views, depth_values, tile.window)
         depth[tile.core], trust[tile.core] = (values[tile.inner] for values in maps)
-    if isinstance(network, RMVSNet):
-        return depth, trust
-    refined = network.refine(depth, torch.stack([row[0].image for row in photos]), depth_values)
-    return depth if refined is None else refined, trust
+    images = torch.stack([row[0].image for row in photos])
+    refined = None if isinstance(network, RMVSNet) else network.refine(depth, images, depth_values)
+    estimate = DepthEstimate(depth, trust, refined)
+    if jobs[0].enlarge > 1:
+        estimate = pool_estimate(estimate, jobs[0].enlarge)
+    return estimate.best, estimate.probability_map
 
 
 def _maps(

@@ -57,6 +57,9 @@ class _Network(nn.Module):
 
     config: dict[str, Any]
 
+    #: How many times as wide and as high images were made in training, which small ones are best made, too.
+    enlarge: int = 1
+
     def prepare(self, images: Tensor) -> Tensor:
         """What the features are computed from, of RGB in [0, 1], (..., 3, H, W)."""
         return standardize(images) if self.config.get("standardized", True) else images

@@ -27,7 +27,7 @@ from .data.ply import PointCloud, read_ply, write_ply
 from .data.scene import Scene
 from .errors import InputError
 from .fusion import fuse_depth_maps
-from .inference import estimate_scene, read_estimates
+from .inference import estimate_scene, how_much_to_enlarge, read_estimates
 from .models import load_pretrained
 from .steps import Steps, digest
 
@@ -85,6 +85,7 @@ def reconstruct(
     weights: str = "mvsnet",
     device: torch.device | str | None = None,
     memory: int | None = None,
+    enlarge: int | None = None,
     **thresholds: Any,
 ) -> PointCloud:
     """Turn a folder of photos into a point cloud.
@@ -107,6 +108,8 @@ def reconstruct(
         weights: name of shipped weights, or a file.
         device: for the network; by default the GPU if there is one, else the CPU.
         memory: bytes for the network to work with; by default most of what is free.
+        enlarge: how many times as wide and as high the network sees the images; by default what
+            :func:`.inference.how_much_to_enlarge` says.
         **thresholds: see :func:`.fusion.fuse_depth_maps`.
 
     Returns:
@@ -135,6 +138,7 @@ def reconstruct(
     steps.run("scene", dense, made, lambda: _make_scene(out, size, depth_num), stale=estimates)
     scene = Scene.open(out / "scene")
     options = {"device": device, "inverse": inverse, "memory": memory}
+    options["enlarge"] = enlarge or how_much_to_enlarge(network, scene)
     steps.timed("depth", lambda: estimate_scene(scene, out, network, num_sources, depth_num, **options))
     fused, made = [_estimated(out), thresholds], [out / "fused.ply", out / "fused.html"]
     steps.run("cloud", fused, made, lambda: fuse_scene(scene, out, _scene_masks(out), **thresholds))

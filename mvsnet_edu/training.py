@@ -171,6 +171,7 @@ class Training:
         torch.manual_seed(recipe.seed)
         self.network = _network(recipe).train().to(fabric.device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.average.enlarge = recipe.stage[-1].enlarge
         if recipe.compute.checkpointing:
             forget_activations(self.network)
         optimizer = make_optimizer(self.network, recipe.optimizer)
@@ -327,7 +328,7 @@ class Training:
         totals = torch.zeros(1 + 2 * len(MEASURES), device=self.fabric.device)
         for k, sample in enumerate(self._held_out()):
             sample = sample.to(self.fabric.device)
-            estimate = predict(self.average, sample, self.recipe.stage[-1].enlarge)
+            estimate = predict(self.average, sample, self.average.enlarge)
             totals += torch.cat([totals.new_ones(1), _measures(estimate, sample)])
             if k < PICTURES:
                 self.progress.picture(f"held_out/{k}", panel(estimate, sample))

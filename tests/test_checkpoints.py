@@ -45,6 +45,15 @@ def test_notes_stand_in_the_header(tmp_path):
     assert json.loads(header["config"]) == MVSNet().config
 
 
+def test_how_much_images_are_to_be_enlarged_comes_back(tmp_path):
+    network, path = MVSNet(refine=False), tmp_path / "weights.safetensors"
+    save_network(network, path)
+    assert load_network(MVSNet, path).enlarge == 1
+    network.enlarge = 2
+    save_network(network, path)
+    assert load_network(MVSNet, path).enlarge == 2
+
+
 def test_weights_that_ship_are_found_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
     save_network(MVSNet(refine=False), tmp_path / "small.safetensors")
@@ -111,10 +120,11 @@ def damaged(path, change) -> None:
         (lambda w, h: w.update(surplus=torch.zeros(2)), "surplus"),
         (lambda w, h: h.update(config='{"norm": "layer"}'), "layer"),
         (lambda w, h: h.update(config='{"depth": 3}'), "depth"),
+        (lambda w, h: h.update(enlarge="twice"), "twice"),
         (lambda w, h: h.update(config="{"), "does not fit MVSNet"),
         (lambda w, h: h.update(config="[]"), "does not fit MVSNet"),
     ],
-    ids=["shape", "missing", "surplus", "setting", "unknown setting", "no json", "no settings"],
+    ids=["shape", "missing", "surplus", "setting", "unknown setting", "enlarge", "no json", "no settings"],
 )
 def test_weights_that_do_not_fit_are_named(tmp_path, change, says):
     damaged(tmp_path / "weights.safetensors", change)

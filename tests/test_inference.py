@@ -8,8 +8,9 @@ import torch
 from mvsnet_edu import inference, streaming, tiles
 from mvsnet_edu.data.formats import Camera, read_cam, read_pfm, write_pfm
 from mvsnet_edu.data.scene import Scene, write_scene
+from mvsnet_edu.enlargement import estimate_enlarged
 from mvsnet_edu.errors import InputError
-from mvsnet_edu.inference import estimate_scene, read_estimates
+from mvsnet_edu.inference import SMALL, estimate_scene, how_much_to_enlarge, read_estimates
 from mvsnet_edu.models import MVSNet
 
 K = torch.tensor([[50.0, 0, 27.3], [0, 52, 18.1], [0, 0, 1]], dtype=torch.float64)
@@ -96,10 +97,10 @@ def test_a_second_run_does_only_what_is_missing(scene, network, tmp_path):
     assert estimate_scene(scene, out, network) == []
 
 
-@pytest.mark.parametrize("change", ["network", "sources", "planes", "size", "inverse", "scene"])
+@pytest.mark.parametrize("change", ["network", "sources", "planes", "size", "inverse", "enlarge", "scene"])
 def test_a_change_makes_all_again_and_says_why(change, scene, network, tmp_path, capsys):
     options = {"sources": {"num_sources": 1}, "planes": {"depth_num": 9}, "size": {"size": (48, 40)}}
-    options["inverse"] = {"inverse": True}
+    options |= {"inverse": {"inverse": True}, "enlarge": {"enlarge": 2}}
     estimate_scene(scene, tmp_path / "out", network)
     assert "again" not in capsys.readouterr().err
     if change == "network":
@@ -175,6 +176,31 @@ def test_planes_may_be_spread_over_the_inverse_depth(scene, network, tmp_path):
 
 
 # --- memory ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_enlarged_images_give_maps_of_the_same_size(scene, network, tmp_path, times):
+    """54 x 37 pixels are no whole number of feature pixels, enlarged or not."""
+    estimate_scene(scene, tmp_path / "out", network, num_sources=1, depth_num=6, device="cpu", enlarge=times)
+    sample = scene.sample(2, num_sources=1, depth_num=6)
+    views = sample.images, sample.intrinsics, sample.extrinsics, sample.depth_values
+    with torch.no_grad():
+        expected = estimate_enlarged(network, *views, times)
+    depth, trust = (read_pfm(tmp_path / "out" / name / "00000002.pfm") for name in ("depth", "probability"))
+    assert depth.shape == (9, 13)
+    np.testing.assert_allclose(depth, expected.best[0].numpy(), rtol=1e-5)
+    np.testing.assert_allclose(trust, expected.probability_map[0].numpy(), atol=1e-5)
+    written = read_cam(tmp_path / "out/cams/00000002_cam.txt")
+    assert torch.allclose(written.intrinsics[:2], K[:2] / 4)
+    assert read_estimates(scene, tmp_path / "out").images[0].shape == (3, 36, 52)
+
+
+def test_only_small_images_are_enlarged_and_only_for_networks_that_know_such(scene, network):
+    assert how_much_to_enlarge(network, scene) == 1
+    network.enlarge = 2
+    side = int(SMALL**0.5)
+    assert how_much_to_enlarge(network, scene) == how_much_to_enlarge(network, scene, (side, side)) == 2
+    assert how_much_to_enlarge(network, scene, (side + 1, side + 1)) == 1
 
 
 def count_photos(network):

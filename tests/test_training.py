@@ -203,6 +203,7 @@ def test_a_stage_can_enlarge_the_images(recipe, monkeypatch):
     state_after(recipe)
     width, height = recipe.stage[0].size
     assert set(seen) == {(2 * height, 2 * width)}
+    assert MVSNet.from_pretrained(f"{recipe.out}/mvsnet.safetensors").enlarge == 2
 
 
 def test_bf16_keeps_the_variance_in_float32(recipe, monkeypatch):

@@ -93,6 +93,9 @@ DERIVED: dict[str, dict[str, str]] = {
     },
     "testing": {
         "Running a network on a scene": "inference.estimate_scene inference.read_estimates",
+        "Finer than a feature pixel": """
+            enlargement.estimate_enlarged enlargement.enlarge_images enlargement.pool_estimate
+            inference.how_much_to_enlarge""",
         "Without the loop": "fusion.geometric_consistency fusion.sample_depth",
         "How many views must agree?": "fusion.filter_depth_maps",
     },
