@@ -320,7 +320,11 @@ class RMVSNet(_Network):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | PathLike[str] = "rmvsnet") -> RMVSNet:
-        """A trained network in evaluation mode; see :func:`mvsnet_edu.checkpoints.load_network`."""
+        """A trained network in evaluation mode; see :func:`mvsnet_edu.checkpoints.load_network`.
+
+        >>> RMVSNet.from_pretrained().config["widths"]
+        [16, 4, 2]
+        """
         return load_network(cls, name_or_path)
 
 
