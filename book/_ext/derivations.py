@@ -21,7 +21,6 @@ API, MAP = "book/api", "book/original"
 DERIVED: dict[str, dict[str, str]] = {
     "welcome": {
         "MVSNet in one picture": "models.MVSNet models.DepthEstimate",
-        "What came after": "models.RMVSNet",
     },
     "conventions": {
         "Where is a pixel?": "camera.pixel_grid",
@@ -90,6 +89,9 @@ DERIVED: dict[str, dict[str, str]] = {
         "RMSProp is not RMSProp": "optimization.make_optimizer",
         "Averaged weights": "optimization.update_average",
         "Your own data": "recipe.read_recipe",
+    },
+    "rmvsnet": {
+        "The package's functions": "models.RMVSNet recurrence.ConvGRUCell recurrence.RecurrentRegNet",
     },
     "testing": {
         "Running a network on a scene": "inference.estimate_scene inference.read_estimates",
