@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
 import torch
 
-__all__ = ["free_memory", "is_out_of_memory"]
+__all__ = ["free_memory", "is_out_of_memory", "keep_freed_memory"]
 
 #: Supposed where the system does not tell (Windows).
 UNKNOWN = 4 << 30
@@ -36,6 +37,28 @@ def free_memory(device: torch.device | str) -> int:
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reserve
     return min(_free_in_system(), _free_in_container())
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep up to 256 MB that this process frees, for its next tensors.
+
+    By default it gives them back to the system, which hands out fresh pages, filled with zeros, a moment
+    later: a tenth of the time of a training step on small images. Where there is no glibc, nothing happens.
+
+    Returns:
+        whether it does.
+
+    Source: ours; see mallopt(3).
+
+    >>> keep_freed_memory() in (True, False)
+    True
+    """
+    trim_threshold, mmap_threshold = -1, -3  # their numbers in malloc.h
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 256 << 20))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -25,6 +25,7 @@ from .depth import winner_take_all
 from .enlargement import estimate_enlarged
 from .errors import InputError
 from .losses import mvsnet_classification_loss, mvsnet_regression_loss, non_zero_mean_absolute_diff
+from .memory import keep_freed_memory
 from .models import DepthEstimate, MVSNet, RMVSNet, load_pretrained
 from .optimization import clamped_loss, forget_activations, learning_rate, make_optimizer, update_average
 from .progress import Progress, panel
@@ -117,6 +118,7 @@ def train(recipe: Recipe, device: str | None = None) -> MVSNet | RMVSNet:
 
     Source: ours.
     """
+    keep_freed_memory()
     fabric = _fabric(recipe, device)
     fabric.launch()
     training = Training(recipe, fabric)

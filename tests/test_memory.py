@@ -1,8 +1,10 @@
+import platform
+
 import pytest
 import torch
 
 from mvsnet_edu import memory
-from mvsnet_edu.memory import free_memory, is_out_of_memory
+from mvsnet_edu.memory import free_memory, is_out_of_memory, keep_freed_memory
 
 MEMINFO = (
     "MemTotal:       24000000 kB\nMemFree:  1000 kB\nMemAvailable:    5000000 kB\nHugePages_Total:       0\n"
@@ -69,3 +71,7 @@ def test_what_torch_holds_in_reserve_is_free():
     assert free_memory("cuda") < before
     del held
     assert free_memory("cuda") >= before - (1 << 26)
+
+
+def test_freed_memory_is_kept_where_the_c_library_can():
+    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
