@@ -97,10 +97,10 @@ class StageTable:
 
     ``batch`` counts samples of one process; ``accumulate`` batches make a step; ``views`` lists the numbers
     of views that a batch may have, repeated as often as they are wanted. Images are drawn at ``size`` (width,
-    height), or resized to it; without it, those of a data set stay as they are. ``enlarge`` is how many times
-    as wide and as high they are made after that, before the network sees them. ``train`` can be the "initial"
-    depth, which leaves the refinement as it is, or the "refinement", which leaves all else: a step then costs
-    little more than a forward pass, so that it can have larger images.
+    height), or resized to it; without it, those of a data set stay as they are. ``enlarge`` lists how many
+    times as wide and as high a step may make them after that, before the network sees them. ``train`` can be
+    the "initial" depth, which leaves the refinement as it is, or the "refinement", which leaves all else: a
+    step then costs little more than a forward pass, so that it can have larger images.
     """
 
     steps: int
@@ -112,11 +112,12 @@ class StageTable:
     views: tuple[int, ...] = (3,)
     size: tuple[int, int] | None = None
     depth_num: int = 48
-    enlarge: int = 1
+    enlarge: tuple[int, ...] = (1,)
     train: Literal["all", "initial", "refinement"] = "all"
 
     def __post_init__(self) -> None:
-        _at_least(1, steps=self.steps, batch=self.batch, accumulate=self.accumulate, enlarge=self.enlarge)
+        _at_least(1, steps=self.steps, batch=self.batch, accumulate=self.accumulate)
+        _at_least(1, enlarge=min(self.enlarge, default=0))
         _at_least(0, warm_up=self.warm_up)
         _at_least(2, depth_num=self.depth_num, views=min(self.views, default=0))
         _at_least(32, size=min(self.size or (32,)))
@@ -176,8 +177,8 @@ class Recipe:
         _at_least(1, report=self.report, stage=len(self.stage))
         if self.data.kind == "generated" and any(stage.size is None for stage in self.stage):
             raise ValueError("stage.size is missing: generated scenes have none of their own")
-        if self.network.kind == "rmvsnet" and any(stage.enlarge > 1 for stage in self.stage):
-            raise ValueError('stage.enlarge must be 1 for network.kind = "rmvsnet"')
+        if self.network.kind == "rmvsnet" and any(max(stage.enlarge) > 1 for stage in self.stage):
+            raise ValueError('stage.enlarge must be [1] for network.kind = "rmvsnet"')
         if not self.network.refine and any(stage.train == "refinement" for stage in self.stage):
             raise ValueError('stage.train is "refinement", but network.refine is false')
         if self.network.kind == "rmvsnet" and self.loss.clamp:

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import random
 import signal
 import threading
 import time
@@ -173,7 +174,7 @@ class Training:
         torch.manual_seed(recipe.seed)
         self.network = _network(recipe).train().to(fabric.device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.average.enlarge = recipe.stage[-1].enlarge
+        self.average.enlarge = max(recipe.stage[-1].enlarge)
         if recipe.compute.checkpointing:
             forget_activations(self.network)
         optimizer = make_optimizer(self.network, recipe.optimizer)
@@ -257,10 +258,10 @@ class Training:
     def _step(self, stream: Iterator[Sample], stage: StageTable, step: int) -> Tensor | None:
         """One step of the optimiser: its loss, accuracies and gradient norm; None if that is not finite."""
         self.optimizer.zero_grad()
-        rows = []
+        rows, enlarge = [], random.Random(f"{self.recipe.seed} {step}").choice(stage.enlarge)
         for part in range(1, stage.accumulate + 1):
             with self.fabric.no_backward_sync(self.parallel, enabled=part < stage.accumulate):
-                rows.append(self._backward(next(stream).to(self.fabric.device), stage))
+                rows.append(self._backward(next(stream).to(self.fabric.device), stage.accumulate, enlarge))
         clip = self.recipe.optimizer.clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip)
         row = torch.cat([torch.stack(rows).mean(dim=0), norm[None]]).cpu()  # the one wait for the GPU
@@ -270,10 +271,10 @@ class Training:
         update_average(self.average, self.network, self.recipe.optimizer.ema, step)  # anew in each stage
         return row
 
-    def _backward(self, sample: Sample, stage: StageTable) -> Tensor:
+    def _backward(self, sample: Sample, parts: int, enlarge: int) -> Tensor:
         """Add the gradients of a batch; its loss and the three measures of its best depth, (4,)."""
-        loss, depth = self._loss(sample, stage.enlarge)
-        factor = torch.where(loss.isfinite(), 1 / stage.accumulate, math.nan)  # a bad loss shall spoil all
+        loss, depth = self._loss(sample, enlarge)
+        factor = torch.where(loss.isfinite(), 1 / parts, math.nan)  # a bad loss shall spoil all
         self.fabric.backward(loss * factor)  # gradients: so every process knows of it
         measures = mvsnet_regression_loss(depth.detach(), sample.ground_truth, sample.depth_interval)
         return torch.stack([loss.detach(), *measures])

@@ -49,8 +49,9 @@ def test_what_ships_can_be_read(name):
 
 
 def test_only_the_network_that_answers_with_a_depth_is_trained_on_enlarged_images(tmp_path):
-    recurrent = '[network]\nkind = "rmvsnet"\nrefine = false\n' + GOOD.replace("views", "enlarge = 2\nviews")
-    with pytest.raises(InputError, match=r'stage.enlarge must be 1 for network.kind = "rmvsnet"'):
+    good = GOOD.replace("views", "enlarge = [1, 2]\nviews")
+    recurrent = f'[network]\nkind = "rmvsnet"\nrefine = false\n{good}'
+    with pytest.raises(InputError, match=r'stage.enlarge must be .1. for network.kind = "rmvsnet"'):
         read_recipe(written(tmp_path, recurrent))
 
 
@@ -71,7 +72,7 @@ def test_the_papers_recipe():
         (("steps = 5", "steps = 0"), "stage[0].steps must be at least 1, not 0"),
         (("steps = 5", "steps = 5.0"), "stage[0].steps must be a whole number, not 5.0"),
         (("steps = 5", "steps = true"), "stage[0].steps must be a whole number, not True"),
-        (("steps = 5", "steps = 5\nenlarge = 0"), "stage[0].enlarge must be at least 1, not 0"),
+        (("steps = 5", "steps = 5\nenlarge = [2, 0]"), "stage[0].enlarge must be at least 1, not 0"),
         (("rate = 1\n", "rate = 0\n"), "stage[0].rate must be positive, not 0.0"),
         (("rate = 1\n", "rate = nan\n"), "stage[0].rate must be positive, not nan"),
         (("rate = 1\n", "rate = inf\n"), "stage[0].rate must be a number, not inf"),

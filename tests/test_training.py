@@ -190,7 +190,7 @@ def _moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> s
 
 
 def test_a_stage_can_enlarge_the_images(recipe, monkeypatch):
-    """The features see twice the size, in training and in validation; the truth stays as large as it is."""
+    """Or not, step by step: the features see both sizes, and validation sees the larger one."""
     seen, build = [], module._network
 
     def spied(recipe: Recipe) -> MVSNet:
@@ -199,10 +199,11 @@ def test_a_stage_can_enlarge_the_images(recipe, monkeypatch):
         return network
 
     monkeypatch.setattr(module, "_network", spied)
-    recipe = staged(recipe, enlarge=2)
+    recipe = staged(recipe, steps=5, enlarge=(1, 2))
     state_after(recipe)
     width, height = recipe.stage[0].size
-    assert set(seen) == {(2 * height, 2 * width)}
+    assert set(seen) == {(height, width), (2 * height, 2 * width)}
+    assert seen[-1] == (2 * height, 2 * width)
     assert MVSNet.from_pretrained(f"{recipe.out}/mvsnet.safetensors").enlarge == 2
 
 
