@@ -116,10 +116,10 @@ PLANE_CLASS = Exercise(
     difficulty=2,
     signature="plane_class(ground_truth, depth_values)",
     question=(
-        "The class that classification is to find: for each pixel of the true depth `(B, h, w)` the index of "
-        "the nearest of the evenly spaced planes `depth_values` `(D,)`, which may ascend or descend. Where "
-        "the depth was not measured (0), or lies more than half a step beyond the first or the last plane, "
-        "there is no class: -1. Return `(B, h, w)`, whole numbers."
+        "The class that classification is to find: for each pixel of the true depth `ground_truth` "
+        "`(B, h, w)` the index of the nearest of the evenly spaced planes `depth_values` `(D,)`, which may "
+        "ascend or descend. Where the depth was not measured (0), or lies more than half a step beyond the "
+        "first or the last plane, there is no class: -1. Return `(B, h, w)`, whole numbers."
     ),
     hint=(
         "How many steps away from the first plane is the truth? The step has a sign. Rounding down is not "
@@ -169,9 +169,10 @@ RUNNING_WINNER = Exercise(
     difficulty=3,
     signature="running_winner(scores)",
     question=(
-        "The probability of the most probable plane, as softmax over the planes `(D, h, w)` would give it, "
-        "in a loop over the planes that keeps two maps only: the best score so far, and the sum of "
-        "exp(score - best). Scores may be as large as 1,000 and as small as -1,000. Return `(h, w)`."
+        "The probability of the most probable plane, as softmax over the planes would give it, "
+        "in a loop over the planes of `scores` `(D, h, w)` that keeps two maps only: the best score so far, "
+        "and the sum of exp(score - best). A score may be as large as 1,000 and as small as -1,000. Return "
+        "`(h, w)`."
     ),
     hint="A better score comes: the sum was measured against the old best. By what factor is it too large?",
     reference=_winner,

@@ -51,30 +51,30 @@ def against_zero(scores):
     return 1 / total
 
 
-test_accepts, test_refuses = both_kinds(
-    right={
-        "gru-update": [lambda u, h, y: u * h + (1 - u) * y, update_by_lerp],
-        "plane-class": [places, nearest],
-        "running-winner": [running, lambda s: (s.amax(0) - s.logsumexp(0)).exp()],
+RIGHT = {
+    "gru-update": [lambda u, h, y: u * h + (1 - u) * y, update_by_lerp],
+    "plane-class": [places, nearest],
+    "running-winner": [running, lambda s: (s.amax(0) - s.logsumexp(0)).exp()],
+}
+WRONG = {
+    "gru-update": {
+        "gate the other way round": lambda u, h, y: u * y + (1 - u) * h,
+        "adds without forgetting": lambda u, h, y: h + (1 - u) * y,
+        "halves": lambda u, h, y: (h + y) / 2,
+        "subtracts": lambda u, h, y: u * h - (1 - u) * y,
     },
-    wrong={
-        "gru-update": {
-            "gate the other way round": lambda u, h, y: u * y + (1 - u) * h,
-            "adds without forgetting": lambda u, h, y: h + (1 - u) * y,
-            "halves": lambda u, h, y: (h + y) / 2,
-            "subtracts": lambda u, h, y: u * h - (1 - u) * y,
-        },
-        "plane-class": {
-            "rounds down": lambda t, z: places(t, z, down=True),
-            "step without its sign": lambda t, z: places(t, z, absolute=True),
-            "clamps what is out of reach": lambda t, z: places(t, z, clamp=True),
-            "never -1": lambda t, z: (t.unsqueeze(-1) - z).abs().argmin(-1),
-        },
-        "running-winner": {
-            "does not rescale": lambda s: running(s, rescale=False),
-            "overflows": naive,
-            "best begins at 0": against_zero,
-            "best score instead": lambda s: s.amax(0).sigmoid(),
-        },
+    "plane-class": {
+        "rounds down": lambda t, z: places(t, z, down=True),
+        "step without its sign": lambda t, z: places(t, z, absolute=True),
+        "clamps what is out of reach": lambda t, z: places(t, z, clamp=True),
+        "never -1": lambda t, z: (t.unsqueeze(-1) - z).abs().argmin(-1),
     },
-)
+    "running-winner": {
+        "does not rescale": lambda s: running(s, rescale=False),
+        "overflows": naive,
+        "best begins at 0": against_zero,
+        "best score instead": lambda s: s.amax(0).sigmoid(),
+    },
+}
+
+test_accepts, test_refuses = both_kinds(RIGHT, WRONG)
