@@ -116,6 +116,11 @@ DERIVED: dict[str, dict[str, str]] = {
             data.photos.Photo data.photos.find_photos data.photos.read_photo data.photos.read_mask
             data.colmap.cover data.colmap.scene_from_colmap""",
     },
+    "speed": {
+        "Vectorised": "streaming.sweep_convolutions",
+        "The package's function": "streaming.streamed_cost streaming.PlaneSweep",
+        "Break it": "kernels.fused_spread",
+    },
     "datasets": {
         "DTU, to train on": "data.dtu.DTU",
         "BlendedMVS": "data.blendedmvs.BlendedMVS",
