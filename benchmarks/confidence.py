@@ -36,7 +36,7 @@ def pixels(network: MVSNet, samples) -> tuple[Tensor, Tensor, Tensor]:
     """Of all measured pixels, (P,) each: probability, error in intervals, error as a share of the depth."""
     rows = []
     for sample in samples:
-        estimate = predict(network, sample)
+        estimate = predict(network, sample, network.enlarge)
         probability = estimate.probability_map[sample.ground_truth > 0]
         rows.append(torch.stack([probability, *experiment.errors(estimate.best, sample)]))
     return tuple(torch.cat(rows, dim=1))

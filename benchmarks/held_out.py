@@ -2,7 +2,8 @@
 
     python benchmarks/held_out.py [WEIGHTS ...] [--samples N]
 
-Several weights are judged on the same scenes. The middle size has four times the pixels of a training sample,
+Several weights are judged on the same scenes, on the images as they are and, if training did so, enlarged, as
+`mvsnet-edu depth` shows them to the network. The middle size has four times the pixels of a training sample,
 the largest sixteen times; the number of planes grows with the width, as it does when people use a network on
 larger images.
 """
@@ -20,7 +21,7 @@ from mvsnet_edu.models import MVSNet, RMVSNet, load_pretrained
 from mvsnet_edu.training import evaluate
 
 #: Width, height, planes, views, and the share of the samples that such a size gets.
-SETTINGS = (((160, 128), 48, 3, 1.0), ((320, 256), 96, 5, 0.5), ((640, 512), 192, 5, 0.1))
+SETTINGS = (((160, 128), 48, 5, 1.0), ((320, 256), 96, 5, 0.5), ((640, 512), 192, 5, 0.1))
 
 
 def main() -> None:
@@ -31,19 +32,21 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200, help="of the smallest size (default: 200)")
     options = parser.parse_args()
     networks = {name: load_pretrained(name) for name in options.weights}
-    print("| weights | images | planes | views | samples | depth map | L1, intervals | < 1 | < 3 |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| weights | images | planes | views | samples | enlarged | depth | L1, intervals | < 1 | < 3 |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for size, planes, views, share in SETTINGS:
         count = max(1, round(share * options.samples))
         scenes = SyntheticScenes(SyntheticScenes.HELD_OUT, size, planes, views, uses=1, slots=1)
         samples = [scenes[n] for n in tqdm(range(count), leave=False)]
         for name, network in networks.items():
-            _report(f"{name} | {size[0]} x {size[1]} | {planes} | {views} | {count}", network, samples)
+            row = f"{name} | {size[0]} x {size[1]} | {planes} | {views} | {count}"
+            for times in sorted({1, network.enlarge}):
+                _report(f"{row} | {times} x", network, samples, times)
 
 
-def _report(row: str, network: MVSNet | RMVSNet, samples: list[Sample]) -> None:
+def _report(row: str, network: MVSNet | RMVSNet, samples: list[Sample], times: int) -> None:
     with torch.inference_mode():
-        found = evaluate(network, samples)
+        found = evaluate(network, samples, times)
     for depth in ("initial", "refined") if isinstance(network, MVSNet) else ("initial",):
         l1, one, three = (found[f"{depth}_{name}"] for name in ("l1", "less_one", "less_three"))
         print(f"| {row} | {depth} | {l1:.3f} | {one:.1%} | {three:.1%} |", flush=True)

@@ -50,7 +50,7 @@ def compared(network: MVSNet, samples) -> dict[str, dict]:
 
 def regions(network: MVSNet, sample: Sample) -> list[tuple[str, Tensor, Tensor]]:
     """Region, errors (2, P) of the initial depth in intervals and shares, those of the refined."""
-    estimate = predict(network, sample)
+    estimate = predict(network, sample, network.enlarge)
     initial, refined = (
         torch.stack(experiment.errors(depth, sample)) for depth in (estimate.depth, estimate.refined_depth)
     )
