@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
+# Two notebooks at a time: each spends much of its time outside the network.
+NBVAL := -n 2 --dist loadfile
+
 # Threads that wait without spinning: several times faster where another process keeps a core busy.
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -33,10 +36,10 @@ check: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 notebooks: $(INSTALLED)
-	$(BIN)/python -m pytest --nbval-lax book
+	$(BIN)/python -m pytest $(NBVAL) --nbval-lax book
 
 repeat: $(INSTALLED)
-	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg _build/jupyter_execute/book
+	$(BIN)/python -m pytest $(NBVAL) --nbval --nbval-sanitize-with tests/nbval.cfg _build/jupyter_execute/book
 
 pdf: $(INSTALLED)
 	$(BIN)/python tools/pdf.py
