@@ -140,12 +140,13 @@ def link_names_and_sections(app: Sphinx, doctree: nodes.document, docname: str) 
     if docname == API:
         for name, entry in api_entries(doctree):
             if name in built:
-                link = section_link(app, docname, name, with_chapter=True)
+                link = section_link(app, docname, name, "{chapter}: {heading}")
                 entry.insert(1, nodes.paragraph("", "", nodes.Text("Derived in "), link, nodes.Text(".")))
     elif docname == MAP:
         for row in doctree.findall(nodes.row):
             names = [link["reftitle"] for link in row.findall(nodes.reference) if "reftitle" in link]
-            links = {built[name]: section_link(app, docname, name) for name in names if name in built}
+            names = [name for name in names if name in built]
+            links = {built[name][0]: section_link(app, docname, name, "{chapter}") for name in names}
             if links:
                 row[-1].children = [in_a_row("", list(links.values()))]
     elif API in app.env.found_docs and (names := [n for n, (page, _) in SECTION.items() if page == docname]):
@@ -161,9 +162,9 @@ def api_entries(doctree: nodes.document) -> Iterator[tuple[str, nodes.Element]]:
             yield name, entry[-1]
 
 
-def section_link(app: Sphinx, docname: str, name: str, with_chapter: bool = False) -> nodes.reference:
+def section_link(app: Sphinx, docname: str, name: str, text: str) -> nodes.reference:
     page, heading = SECTION[name]
-    text = f"{app.env.titles[page].astext()}: {heading}" if with_chapter else heading
+    text = text.format(chapter=app.env.titles[page].astext(), heading=heading)
     for entry in app.env.tocs[page].findall(nodes.reference):
         if entry.astext().replace("’", "'") == heading:
             uri = app.builder.get_relative_uri(docname, page) + entry["anchorname"]
