@@ -173,8 +173,8 @@ SOFT_ARGMIN_GRADIENT = Exercise(
     signature="soft_argmin_gradient(probability, depth_values)",
     question=(
         "Without autograd: return the derivative of the expected depth of each pixel by each of its D costs, "
-        "`(B, D, h, w)`. Given are the probabilities that softmax made of the negative costs, "
-        "`(B, D, h, w)`, and the depths of the planes, `(B, D)`."
+        "`(B, D, h, w)`. Given are the `probability` that softmax made of the negative costs, "
+        "`(B, D, h, w)`, and the planes' `depth_values`, `(B, D)`."
     ),
     hint=(
         "Raise the cost of one plane a little. Its probability falls, and all others rise in proportion. "

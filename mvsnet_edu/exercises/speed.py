@@ -47,10 +47,10 @@ CONV_FLOPS = Exercise(
     difficulty=1,
     signature="conv_flops(D, h, w, inp, out, stride)",
     question=(
-        "The floating-point operations of a 3 × 3 × 3 convolution with padding 1 and without bias, which "
-        "makes `out` channels of `inp`. Its input has `D` × `h` × `w` voxels. A multiplication and an "
-        "addition count as two operations, and taps on the padding count like any others. Return an "
-        "`int`."
+        "The floating-point operations of a 3 × 3 × 3 convolution with padding 1, the given `stride` and no "
+        "bias, which makes `out` channels of `inp`. Its input has `D` × `h` × `w` voxels. A multiplication "
+        "and an addition count as two operations, and taps on the padding count like any others. Return "
+        "an `int`."
     ),
     hint="Every entry of the result costs the same. With stride 2, odd sizes are rounded up.",
     reference=_conv_flops,
@@ -89,7 +89,7 @@ def _a_faster_machine(answer: Answer, flops: float, moved: float, peak: float, b
 
 
 ROOFLINE = Exercise(
-    name="roofline",
+    name="least-time",
     chapter="speed",
     difficulty=1,
     signature="roofline(flops, moved, peak, bandwidth)",

@@ -55,7 +55,7 @@ def overflowing(costs, depths):
 
 RIGHT = {
     "conv-flops": [counted, flops],
-    "roofline": [by_the_roof, lambda f, m, p, b: m / b if m * p > f * b else f / p],
+    "least-time": [by_the_roof, lambda f, m, p, b: m / b if m * p > f * b else f / p],
     "planes-needed": [by_reading],
     "one-pass-soft-argmin": [one_pass, lambda c, d: (torch.softmax(-c, 0) * d.view(-1, 1, 1)).sum(0)],
 }
@@ -69,7 +69,7 @@ WRONG = {
         "stride counted once": lambda D, h, w, i, o, stride: flops(D, h, w, i, o, 1) // stride,
         "a float": lambda *a: float(flops(*a)),
     },
-    "roofline": {
+    "least-time": {
         "one after the other": lambda f, m, p, b: f / p + m / b,
         "the faster one": lambda f, m, p, b: min(f / p, m / b),
         "arithmetic only": lambda f, m, p, b: f / p,
