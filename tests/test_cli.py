@@ -223,7 +223,7 @@ def test_an_interruption_is_one_short_line(scene, weights, tmp_path, capsys, mon
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(MVSNet, "regress", interrupt)
+    monkeypatch.setattr(MVSNet, "sweep", interrupt)
     assert run("depth", scene, tmp_path / "out", "--weights", weights, "--device", "cpu") == 130
     assert capsys.readouterr().err.endswith("mvsnet-edu: Interrupted.\n")
 
