@@ -206,7 +206,7 @@ def test_without_scripts_a_picture_stands_and_no_dead_control_shows(chromium: An
         assert page.locator(".mvs-fig").count() == len(KINDS) + 2
         for k in range(len(KINDS) + 2):
             figure = page.locator(".mvs-fig").nth(k)
-            assert figure.locator("img:visible, svg.mvs-frame:visible").count() > 0
+            assert figure.locator("img:visible, svg.mvs-frame:visible, .mvs-bars:visible").count() > 0
             assert figure.locator(":is(input, select, button, .mvs-cursor, .mvs-handle):visible").count() == 0
 
 
