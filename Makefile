@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-# Two notebooks at a time: each spends much of its time outside the network.
-NBVAL := -n 2 --dist loadfile
+# Two files at a time, tests or notebooks.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Threads that wait without spinning: several times faster where another process keeps a core busy.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -33,13 +33,13 @@ test: check notebooks
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/codespell
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 notebooks: $(INSTALLED)
-	$(BIN)/python -m pytest $(NBVAL) --nbval-lax book
+	$(PYTEST) --nbval-lax book
 
 repeat: $(INSTALLED)
-	$(BIN)/python -m pytest $(NBVAL) --nbval --nbval-sanitize-with tests/nbval.cfg _build/jupyter_execute/book
+	$(PYTEST) --nbval --nbval-sanitize-with tests/nbval.cfg _build/jupyter_execute/book
 
 pdf: $(INSTALLED)
 	$(BIN)/python tools/pdf.py
