@@ -39,7 +39,7 @@ notebooks: $(INSTALLED)
 	$(PYTEST) --nbval-lax book
 
 repeat: $(INSTALLED)
-	$(PYTEST) --nbval --nbval-sanitize-with tests/nbval.cfg _build/jupyter_execute/book
+	PYTHONPATH=tests $(PYTEST) -p glued --nbval --nbval-sanitize-with tests/nbval.cfg _build/jupyter_execute/book
 
 pdf: $(INSTALLED)
 	$(BIN)/python tools/pdf.py
