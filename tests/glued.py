@@ -1,4 +1,4 @@
-"""A plugin of pytest for `make repeat`: what a cell glues into the prose is no output of the built notebook."""
+"""A plugin of pytest for `make repeat`: what a cell glues into the prose is no output of a built page."""
 
 from __future__ import annotations
 
