@@ -132,9 +132,9 @@ parse = cache(Page)
 
 
 def is_broken(link: str, path: Path) -> bool:
-    if is_remote(link):
-        return False
     url = urlsplit(link)
+    if is_remote(link) or url.scheme == "data":  # a picture in a figure holds itself
+        return False
     target = (path.parent / unquote(url.path)).resolve() if url.path else path
     if not url.fragment or target.suffix != ".html":
         return not target.exists()
