@@ -71,33 +71,12 @@ def test_it_is_never_negative(V, mean, spread):
     assert variance_cost_volume(features, K, E, DEPTHS).min() >= 0
 
 
-@pytest.mark.parametrize("V", [3, 5])
-def test_a_large_mean_costs_no_precision(V):
-    """Pitfall 5: at mean 100 and deviation 0.1, E[x^2] - E[x]^2 is 10 % off and negative in places."""
-    K, E = same_camera(2, V)
-    features = 100 + 0.1 * torch.randn(2, V, 8, 9, 13)
-    exact = features.double().var(dim=1, correction=0)
-    volume = variance_cost_volume(features, K, E, DEPTHS)[:, :, 0].double()
-    assert ((volume - exact) / exact.mean()).abs().max() < 1e-3
-    naive = (features.square().mean(dim=1) - features.mean(dim=1).square()).double()
-    assert ((naive - exact) / exact.mean()).abs().max() > 0.1 and naive.min() < 0
-
-
 @pytest.mark.parametrize("V", [0, 1])
 def test_fewer_than_two_views_are_an_error(V):
     """Pitfall 16: one view agrees with itself everywhere."""
     K, E = same_camera(1, V)
     with pytest.raises(ValueError, match=f"at least two views, not {V}"):
         variance_cost_volume(torch.rand(1, V, 4, 9, 13), K, E, DEPTHS[:1])
-
-
-def test_the_order_of_the_sources_does_not_matter():
-    """Pitfall 16."""
-    K, E = rig(2, 4, 6, 9)
-    features, depths = torch.randn(2, 4, 3, 6, 9, dtype=torch.float64), DEPTHS.double()
-    order = [0, 3, 1, 2]
-    shuffled = variance_cost_volume(features[:, order], K[:, order], E[:, order], depths)
-    torch.testing.assert_close(shuffled, variance_cost_volume(features, K, E, depths), rtol=1e-12, atol=1e-14)
 
 
 def test_the_choice_of_the_reference_does_matter():

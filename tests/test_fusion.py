@@ -170,14 +170,6 @@ def test_exact_depths_survive_wherever_three_views_look(plane):
         assert (kept.depths[ref] - depth)[views >= 3].abs().max() < 1e-9
 
 
-@pytest.mark.parametrize("total", [1, 2, 3, 5])
-def test_min_views_counts_the_reference(total):
-    depths = torch.full((total, H, W), 4.0)
-    arguments = depths, torch.ones_like(depths), [K_FULL] * total, [pose()] * total
-    assert all((depth > 0).all() for depth in filter_depth_maps(*arguments, min_views=total).depths)
-    assert not any((depth > 0).any() for depth in filter_depth_maps(*arguments, min_views=total + 1).depths)
-
-
 def test_a_wrong_depth_is_dropped_and_harms_nobody_else():
     depths, probabilities, intrinsics, poses = scene(SLANTED, RIG[:4])
     clean = filter_depth_maps(depths, probabilities, intrinsics, poses)
@@ -194,16 +186,6 @@ def test_the_mean_is_over_the_views_that_agree():
     kept = filter_depth_maps(depths, torch.ones(4, H, W), [K_FULL] * 4, [pose()] * 4)
     assert kept.depths[0][3, 4] == pytest.approx((4 + 4.02 + 4.03) / 3)
     assert kept.views[0][3, 4] == 3 and kept.depths[3][3, 4] == 0
-
-
-def test_the_reprojection_threshold_is_in_pixels_of_the_images():
-    poses = [pose(), pose((0.3, 0, 0)), pose((-0.3, 0, 0))]
-    depths = torch.tensor([4.0, 4.02, 4.02]).double().view(3, 1, 1).expand(3, H, W)
-    in_image_pixels = 240 * 0.3 * (1 / 4 - 1 / 4.02)  # four times what it is in pixels of the depth maps
-    arguments = depths, torch.ones(3, H, W), [K_FULL] * 3, poses
-    above = filter_depth_maps(*arguments, max_reprojection=in_image_pixels * 1.001)
-    below = filter_depth_maps(*arguments, max_reprojection=in_image_pixels * 0.999)
-    assert above.views[0].max() == 3 and below.views[0].max() == 1
 
 
 def test_an_improbable_pixel_is_dropped_and_does_not_vote():

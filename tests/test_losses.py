@@ -60,15 +60,6 @@ def test_the_original_sums_over_the_batch():
         non_zero_mean_absolute_diff(*twice, reduction="none")
 
 
-def test_every_image_counts_the_same_however_many_of_its_pixels_are_measured():
-    """Pitfall 10: the mean over images is 5.5 here, the mean over all pixels together 1.09."""
-    truth, estimate = torch.ones(2, 10, 10), torch.full((2, 10, 10), 2.0)
-    truth[1], truth[1, 0, 0], estimate[1] = 0, 1, 11
-    assert non_zero_mean_absolute_diff(estimate, truth, 1.0).item() == pytest.approx(5.5)
-    pooled = (100 * 1 + 10) / 101
-    assert pooled == pytest.approx(1.09, abs=0.005)
-
-
 @pytest.mark.parametrize("invalid", [0.0, NAN, INF, -INF])
 def test_images_without_any_truth_give_zero_and_no_gradient(invalid):
     """Pitfall 10."""
@@ -260,16 +251,6 @@ def test_bad_logits_where_nothing_was_measured_do_not_leak():
     loss = mvsnet_classification_loss(logits, truth, torch.arange(1.0, 5.0))
     loss.backward()
     assert loss == clean and logits.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("size", [100.0, 1e4])
-def test_huge_logits_stay_finite(size):
-    """Pitfall 11: log(softmax(x)) is -inf here, and exp(100) is beyond float32."""
-    logits = torch.tensor([size, -size, 0.0, 0.0]).view(1, 4, 1, 1).requires_grad_()
-    loss = mvsnet_classification_loss(logits, torch.tensor([[[2.0]]]), torch.arange(1.0, 5.0))
-    loss.backward()
-    assert loss.item() == pytest.approx(2 * size)
-    assert logits.grad.flatten().tolist() == pytest.approx([1.0, -1.0, 0.0, 0.0])
 
 
 def test_cross_entropy_averages_the_images():

@@ -76,12 +76,6 @@ def test_scores_equal_the_loop():
             assert scores[i, j].item() == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 
-def test_scores_are_exactly_symmetric_with_a_zero_diagonal():
-    scores = view_scores(*rig(views=7, points=100))
-    assert torch.equal(scores, scores.T) and (scores > 0).any()
-    assert (scores.diagonal() == 0).all()
-
-
 def test_view_scores_add_up_pair_scores():
     points, visibility, centers = rig(views=3, points=50)
     shared = visibility[0] & visibility[2]
