@@ -39,7 +39,8 @@ notebooks: $(INSTALLED)
 	$(PYTEST) --nbval-lax book
 
 repeat: $(INSTALLED)
-	PYTHONPATH=tests $(PYTEST) -p glued --nbval --nbval-sanitize-with tests/nbval.cfg _build/jupyter_execute/book
+	MVSNET_EDU_STILL_FIGURES=1 PYTHONPATH=tests $(PYTEST) -p glued \
+		--nbval --nbval-sanitize-with tests/nbval.cfg _build/jupyter_execute/book
 
 pdf: $(INSTALLED)
 	$(BIN)/python tools/pdf.py

@@ -7,10 +7,12 @@ Colab opens the copies, from the branch `gh-pages` where the book is published; 
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
+from myst_nb.core import render
 from sphinx.application import Sphinx
 
 INSTALL = '''\
@@ -72,11 +74,21 @@ def copy_notebooks(app: Sphinx, exception: Exception | None) -> None:
         notebook = json.loads(Path(app.env.doc2path(page)).read_text(encoding="utf-8"))
         if app.config.book_repository:
             notebook["cells"].insert(1, install_cell(app.config.book_repository))
-        copy = Path(app.outdir, f"{page}.ipynb")
-        copy.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        target = Path(app.outdir, f"{page}.ipynb")
+        target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def spare_executed_outputs() -> None:
+    """MyST-NB merges what a cell prints in the notebook that it saves, too, and keeps the rest: lines twice.
+
+    Merged on a copy, the executed notebooks say what the kernel said, so that `make repeat` can compare.
+    """
+    merge = render.coalesce_streams
+    render.coalesce_streams = lambda outputs: merge(copy.deepcopy(outputs))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    spare_executed_outputs()
     app.add_config_value("book_repository", "", "html")
     app.connect("html-page-context", offer_notebook, priority=900)
     app.connect("build-finished", copy_notebooks)
