@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .data.matlab import read_mat
 from .errors import InputError
 
 __all__ = [
@@ -242,15 +243,10 @@ def read_observation_mask(mask: str | PathLike[str], plane: str | PathLike[str])
 
 def _read_mat(path: str | PathLike[str], **shapes: tuple[int, ...] | None) -> list[np.ndarray]:
     """Arrays of a MATLAB file, of these shapes where one is given."""
-    from scipy.io import loadmat
-
-    try:
-        found = loadmat(path, variable_names=list(shapes))
-    except Exception as error:  # whatever a broken file makes of scipy's reader
-        raise InputError(f"{path} cannot be read as a MATLAB file: {error}.") from error
+    found = read_mat(path)
     for name, shape in shapes.items():
         values = found.get(name)
-        if values is None or values.dtype.kind not in "buif" or shape not in (None, values.shape):
+        if values is None or shape not in (None, values.shape) or not np.isfinite(values).all():
             wanted = "" if shape is None else f" of shape {shape}"
             raise InputError(f"{path} has no array {name}{wanted}, as DTU's files have.")
     return [found[name] for name in shapes]

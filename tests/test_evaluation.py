@@ -269,7 +269,7 @@ def test_reads_the_files_of_dtu(mats, mask):
     "file, content, message",
     [
         (0, b"no mat", "ObsMask1_10.mat cannot be read as a MATLAB file"),
-        (1, None, "Plane1.mat cannot be read as a MATLAB file"),
+        (1, None, "Plane1.mat cannot be read: No such file"),
         (
             0,
             {"ObsMask": np.ones((2, 2, 2)), "Res": 10.0},
