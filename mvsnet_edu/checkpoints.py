@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import tarfile
+import zipfile
 from os import PathLike
 from pathlib import Path
 from textwrap import shorten
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from .errors import InputError
 from .foreign import translate
 
-__all__ = ["load_network", "save_network", "shipped_weights"]
+__all__ = ["load_network", "read_tensors", "save_network", "shipped_weights"]
 
 #: Where the weights that come with the package lie.
 FOLDER = Path(__file__).parent / "weights"
@@ -101,19 +103,72 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     except (SafetensorError, OSError) as error:
         reason = error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)  # tensors and plain values, no code
-    except Exception:  # whatever a damaged file can do to a parser
+        content = read_tensors(path)
+    except ValueError:
         raise InputError(f"{path}: no safetensors file ({reason}), nor tensors of torch.save") from None
     kind, config, weights = translate(content, path)
     return {"class": kind, "config": json.dumps(config)}, weights
 
 
+def read_tensors(path: str | PathLike[str]) -> Any:
+    """What ``torch.save`` wrote, if that is tensors and plain values; no code in the file is run.
+
+    Args:
+        path: the file.
+
+    Returns:
+        its content, on the CPU.
+
+    Raises:
+        ValueError: if there is anything else in it, it is damaged, or it unpacks to more than its size.
+
+    Source: ours.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     torch.save({"step": 3}, f"{folder}/a.pt")
+    ...     read_tensors(f"{folder}/a.pt")
+    {'step': 3}
+    """
+    path = Path(path)
+    try:
+        if tarfile.is_tarfile(path):  # of torch 0.1.9, and read as a plain pickle by torch before 2.6
+            raise ValueError("is of a format that can hold code")
+        if zipfile.is_zipfile(path):  # torch.save does not compress
+            with zipfile.ZipFile(path) as file:
+                if sum(part.file_size for part in file.infolist()) > path.stat().st_size:
+                    raise ValueError("unpacks to more than its size")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_unstored(content, set())
+    except Exception as error:  # whatever a damaged file can do to a parser
+        raise ValueError(f"{path} holds no tensors") from error
+    return content
+
+
+def _refuse_unstored(content: Any, seen: set[int]) -> None:
+    """A file can name a tensor of any size that repeats one stored number: computing with it fills the memory."""
+    if id(content) in seen:
+        return
+    seen.add(id(content))
+    if isinstance(content, (dict, list, tuple)):
+        for part in content.values() if isinstance(content, dict) else content:
+            _refuse_unstored(part, seen)
+    elif isinstance(content, Tensor):
+        if content.numel() * content.element_size() > content.untyped_storage().nbytes():
+            raise ValueError("has tensors that are not stored")
+
+
 def _build(kind: type[Network], header: dict[str, str], weights: dict, path: Path) -> Network:
     try:
-        network = kind(**json.loads(header.get("config", "{}")))
+        config, enlarge = json.loads(header.get("config", "{}")), int(header.get("enlarge", "1"))
+        if enlarge < 1:
+            raise ValueError(f"enlarge is {enlarge}")
+        with torch.device("meta"):  # a header can ask for layers of any width: first without memory
+            kind(**config).load_state_dict(weights, assign=True)
+        network = kind(**config)
         network.load_state_dict(weights)
-        network.enlarge = int(header.get("enlarge", "1"))
-    except (TypeError, ValueError, RuntimeError) as error:
+        network.enlarge = enlarge
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise InputError(f"{path}: does not fit {kind.__name__} ({shorten(str(error), 200)})") from None
     return network.eval()
 
@@ -121,7 +176,7 @@ def _build(kind: type[Network], header: dict[str, str], weights: dict, path: Pat
 def _locate(name_or_path: str | PathLike[str]) -> Path:
     path = FOLDER / f"{name_or_path}.safetensors"
     path = path if path.is_file() else Path(name_or_path)
-    if not path.is_file():
+    if "\0" in str(path) or not path.is_file():
         names = ", ".join(shipped_weights())
         raise InputError(f"{path}: no such weights file; the names that ship are {names}")
     return path

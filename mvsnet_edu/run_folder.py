@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .checkpoints import read_tensors
 from .data.formats import atomic_write
 from .errors import InputError
 
@@ -74,8 +74,8 @@ class RunFolder:
         if not self.checkpoint.is_file():
             return None
         try:
-            return torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
+            return read_tensors(self.checkpoint)
+        except ValueError:
             raise InputError(f"{self.checkpoint} is no checkpoint of a training run, or damaged.") from None
 
     def log(self, values: dict[str, Any]) -> None:
