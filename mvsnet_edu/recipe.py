@@ -57,6 +57,8 @@ class DataTable:
     def __post_init__(self) -> None:
         _at_least(1, uses=self.uses, slots=self.slots)
         _at_least(0, camera_error=self.camera_error, workers=self.workers or 0)
+        _at_most(1_000_000, slots=self.slots)
+        _at_most(1_000, workers=self.workers or 0)
         for name, kinds in (("root", ("dtu", "blendedmvs", "scenes")), ("held_out", ("scenes",))):
             if (vars(self)[name] is not None) != (self.kind in kinds):
                 problem = "is missing" if self.kind in kinds else "has no meaning"
@@ -121,6 +123,8 @@ class StageTable:
         _at_least(0, warm_up=self.warm_up)
         _at_least(2, depth_num=self.depth_num, views=min(self.views, default=0))
         _at_least(32, size=min(self.size or (32,)))
+        _at_most(10_000, size=max(self.size or (0,)), depth_num=self.depth_num, batch=self.batch)
+        _at_most(1_000, views=max(self.views), enlarge=max(self.enlarge))
         if not self.rate > 0:
             raise ValueError(f"rate must be positive, not {self.rate}")
 
@@ -134,6 +138,7 @@ class ValidationTable:
 
     def __post_init__(self) -> None:
         _at_least(0, every=self.every)
+        _at_most(1_000_000, samples=self.samples)
         _at_least(1, samples=self.samples)
 
 
@@ -175,6 +180,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _at_least(1, report=self.report, stage=len(self.stage))
+        _at_least(0, seed=self.seed)
         if self.data.kind == "generated" and any(stage.size is None for stage in self.stage):
             raise ValueError("stage.size is missing: generated scenes have none of their own")
         if self.network.kind == "rmvsnet" and any(max(stage.enlarge) > 1 for stage in self.stage):
@@ -257,19 +263,21 @@ def _load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such recipe; the names that ship are {', '.join(shipped_recipes())}")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # broken TOML, or no UTF-8
-        raise InputError(f"{path}: no TOML file ({error})") from None
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES} bytes")
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # broken TOML, or no UTF-8; ten thousand brackets
+        raise InputError(f"{path}: no TOML file ({_short(error)})") from None
 
 
 def _build(kind: type[Table], table: Any, path: str, prefix: str) -> Table:
     """A dataclass from a table of the file; ``prefix`` is where the table stands, such as "optimizer."."""
     if not isinstance(table, dict):
-        raise InputError(f"{path}: {prefix.rstrip('.')} must be a table, not {table!r}")
+        raise InputError(f"{path}: {prefix.rstrip('.')} must be a table, not {_short(repr(table))}")
     hints = get_type_hints(kind)
     for key in table:
         if key not in hints:
-            raise InputError(f"{path}: unknown key {prefix}{key}; there are {', '.join(hints)}")
+            raise InputError(f"{path}: unknown key {prefix}{_short(key)}; there are {', '.join(hints)}")
     for each in fields(kind):
         if each.name not in table and each.default is each.default_factory:  # neither: both are MISSING
             raise InputError(f"{path}: {prefix}{each.name} is missing")
@@ -277,7 +285,7 @@ def _build(kind: type[Table], table: Any, path: str, prefix: str) -> Table:
     try:
         return kind(**values)
     except ValueError as error:
-        raise InputError(f"{path}: {prefix}{error}") from None
+        raise InputError(f"{path}: {prefix}{_short(error)}") from None
 
 
 def _value(kind: Any, value: Any, path: str, name: str) -> Any:
@@ -290,23 +298,36 @@ def _value(kind: Any, value: Any, path: str, name: str) -> Any:
     if origin is Literal:
         if value in options and isinstance(value, str):
             return value
-        raise InputError(f"{path}: {name} must be one of {', '.join(options)}, not {value!r}")
+        raise InputError(f"{path}: {name} must be one of {', '.join(options)}, not {_short(repr(value))}")
     if origin is tuple:
         return _tuple(options, value, path, name)
+    if type(value) is int and not -LARGEST < value < LARGEST:
+        raise InputError(f"{path}: {name} must be smaller, not {_short(value)}")
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind or value in (math.inf, -math.inf):  # not isinstance: True is an int there
-        raise InputError(f"{path}: {name} must be {NAMES[kind]}, not {value!r}")
+        raise InputError(f"{path}: {name} must be {NAMES[kind]}, not {_short(repr(value))}")
+    if kind is str and "\0" in value:
+        raise InputError(f"{path}: {name} must be a text without a zero byte")
     return value
 
 
+def _short(said: object) -> str:
+    """What a message can hold of a text that somebody else wrote."""
+    text = " ".join(str(said).split())
+    return text if len(text) <= 200 else f"{text[:100]} ..."
+
+
+MOST_BYTES = 1 << 20  # of a file
+LARGEST = 1 << 62
 NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 def _tuple(kinds: tuple, value: Any, path: str, name: str) -> tuple:
     count = None if kinds[-1] is Ellipsis else len(kinds)
     if not isinstance(value, list) or (count and len(value) != count):
-        raise InputError(f"{path}: {name} must be a list{f' of {count}' if count else ''}, not {value!r}")
+        size = f" of {count}" if count else ""
+        raise InputError(f"{path}: {name} must be a list{size}, not {_short(repr(value))}")
     return tuple(_value(kinds[0], each, path, f"{name}[{k}]") for k, each in enumerate(value))
 
 
@@ -314,6 +335,13 @@ def _at_least(low: float, **values: float) -> None:
     for name, value in values.items():
         if not value >= low:
             raise ValueError(f"{name} must be at least {low}, not {value}")
+
+
+def _at_most(high: float, **values: float) -> None:
+    """Against damage: far more than anybody uses would fill the memory."""
+    for name, value in values.items():
+        if value > high:
+            raise ValueError(f"{name} must be at most {high}, not {value}")
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
