@@ -228,10 +228,10 @@ def _check(scene: Scene, out: Path, jobs: list[_Job], size: tuple[int, int] | No
         raise InputError(f"{out} is the scene itself, whose cameras the results would overwrite.")
     if not jobs:
         raise InputError(f"{scene.folder / 'pair.txt'} names no sources, so there is nothing to compare.")
+    for job in jobs:  # before an image of a size that does not fit is made
+        _tiles(job, memory)
     for view in {view for job in jobs for view in job.views}:
         scene.resized(view, size)
-    for job in jobs:
-        _tiles(job, memory)
 
 
 def _batches(jobs: list[_Job], memory: int, device: torch.device) -> Iterator[list[_Job]]:
@@ -463,11 +463,10 @@ def _covered_image(scene: Scene, view: int, camera: Camera, shape: torch.Size, p
     h, w = shape
     image = scene.image(view)
     across, down = (scene.camera(view).intrinsics / camera.intrinsics).diagonal()[:2].tolist()
-    height, width = round(h * down), round(w * across)
-    if height > image.shape[1] or width > image.shape[2]:
+    if not (0 < h * down < image.shape[1] + 0.5 and 0 < w * across < image.shape[2] + 0.5):
         raise InputError(f"{path} and its camera do not belong to {scene.image_paths[view]}.")
     size = (STRIDE * h, STRIDE * w)
-    image = image[:, :height, :width]
+    image = image[:, : max(1, round(h * down)), : max(1, round(w * across))]
     if image.shape[1:] == size:
         return image
     return F.interpolate(image[None], size, mode="bilinear", antialias=True).clamp(0, 1)[0]

@@ -51,6 +51,8 @@ def cut_into_tiles(size: tuple[int, int], fits: Callable[[tuple[int, int]], bool
         tiles = [_tile(*spans) for spans in product(_spans(h, rows), _spans(w, columns))]
         if all(fits(tile.window[2:]) for tile in tiles):
             return tiles
+        if len(tiles) == 1 and not fits((min(h, MARGIN), min(w, MARGIN))):  # then no number of tiles will do
+            return []
         rows, columns = (rows + 1, columns) if h * columns > w * rows else (rows, columns + 1)
     return []
 

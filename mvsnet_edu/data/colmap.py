@@ -20,7 +20,18 @@ from torch import Tensor
 
 from ..camera import camera_center, crop_intrinsics, project, scale_intrinsics
 from ..errors import InputError
-from .formats import Camera, atomic_write, read_image, reason
+from .formats import (
+    MAX_PIXELS,
+    MAX_PLANES,
+    Camera,
+    atomic_write,
+    file_size,
+    image_size,
+    matrix_problem,
+    range_problem,
+    read_image,
+    reason,
+)
 from .scene import Scene, refuse_full, write_scene
 from .views import depth_range, plane_count, select_sources, view_scores
 
@@ -38,6 +49,7 @@ LENSES = {
 REMEDY = "undistort the photos first (colmap image_undistorter) and give the folder that this writes"
 NO_POINT = 2**64 - 1  # what binary files write for an image point without a world point; text files write -1
 LEAST_POINTS = 10  # with fewer, percentiles of the depth mean nothing
+MOST_SIGHTS = 1 << 32  # views times points; a byte each
 
 T = TypeVar("T")
 
@@ -121,10 +133,17 @@ def scene_from_colmap(
     """
     dense, scene = Path(dense), Path(scene)
     refuse_full(scene)
+    if depth_num is not None and not 2 <= depth_num <= MAX_PLANES:
+        raise InputError(f"A plane sweep needs from 2 to {MAX_PLANES} depth planes, not {depth_num}.")
     model = _usable(read_model(_model_folder(dense)), dense)
+    paths = [dense / "images" / name for name in model.names]
+    _check_photos(model, paths)
     size = max(model.sizes, key=model.sizes.count)  # (W, H)
-    photos = _Lazy(model, lambda view: cover(_photo(model, view, dense / "images"), size))
+    photos = _Lazy(len(paths), lambda view: cover(read_image(paths[view]), size))
     cameras = dict(enumerate(_cameras(model, size, depth_num)))
+    for view, camera in cameras.items():
+        if problem := matrix_problem(camera.extrinsics, camera.intrinsics) or range_problem(camera):
+            raise InputError(f"{paths[view]}: its camera in the model {problem}.")
     scores = view_scores(model.points, model.visibility, camera_center(model.extrinsics))
     written = write_scene(scene, photos, cameras, select_sources(scores, num_sources))
     with atomic_write(scene / "photos.txt") as file:
@@ -166,21 +185,19 @@ def _intrinsics(model: SparseModel, view: int, size: tuple[int, int]) -> Tensor:
     return crop_intrinsics(scale_intrinsics(model.intrinsics[view], (W / W0, H / H0)), left, top)
 
 
-def _photo(model: SparseModel, view: int, folder: Path) -> Tensor:
-    """(3, H, W), which the model's camera must fit."""
-    path = folder / model.names[view]
-    image = read_image(path)
-    (H, W), (W0, H0) = image.shape[1:], model.sizes[view]
-    if (W, H) != (W0, H0):
-        raise InputError(f"{path} is {W} x {H} pixels, but its camera in the model is for {W0} x {H0}.")
-    return image
+def _check_photos(model: SparseModel, paths: list[Path]) -> None:
+    """The cameras must fit the photos: before a size that the model invents is drawn."""
+    for path, (W0, H0) in zip(paths, model.sizes, strict=True):
+        W, H = image_size(path)
+        if (W, H) != (W0, H0):
+            raise InputError(f"{path} is {W} x {H} pixels, but its camera in the model is for {W0} x {H0}.")
 
 
 class _Lazy(Mapping):
-    """The model's photos by view, each read when it is asked for: all of them may not fit into the memory."""
+    """The photos by view, each read when it is asked for: all of them may not fit into the memory."""
 
-    def __init__(self, model: SparseModel, read: Callable[[int], Tensor]) -> None:
-        self.total, self.read = len(model.names), read
+    def __init__(self, total: int, read: Callable[[int], Tensor]) -> None:
+        self.total, self.read = total, read
 
     def __getitem__(self, view: int) -> Tensor:
         return self.read(view)
@@ -261,6 +278,8 @@ def read_model(folder: str | Path) -> SparseModel:
         raise InputError(
             f"{folder} has {len(images)} registered photos and {len(points)} points: nothing to see."
         )
+    if len(images) * len(points) > MOST_SIGHTS:
+        raise InputError(f"{folder} has {len(images)} photos and {len(points)} points: too many for one scene.")
     _check_ids(folder, lenses, images, points)
     model = _assemble(lenses, images, points)
     if not all(tensor.isfinite().all() for tensor in (model.intrinsics, model.extrinsics, model.points)):
@@ -275,7 +294,7 @@ def _read(path: Path, reader: Callable[[Path], T]) -> T:
         raise
     except OSError as error:
         raise InputError(f"{path} cannot be read: {reason(error)}.") from error
-    except (struct.error, ValueError, IndexError, StopIteration):
+    except (struct.error, ValueError, IndexError, StopIteration, OverflowError, MemoryError):
         raise InputError(f"{path} is broken or cut off: it is not what COLMAP writes.") from None
 
 
@@ -304,7 +323,8 @@ def _assemble(lenses: dict[int, Lens], images: list[_Image], points: dict[int, t
 
 def _extrinsics(pose: tuple[float, ...]) -> Tensor:
     """(4, 4) of a quaternion (w, u) and a translation: R x = (w^2 - u.u) x + 2 (u.x) u + 2 w (u cross x)."""
-    w, *u = torch.tensor(pose[:4], dtype=torch.float64) / np.linalg.norm(pose[:4])
+    quaternion = torch.tensor(pose[:4], dtype=torch.float64)
+    w, *u = quaternion / quaternion.norm()
     u = torch.stack(u)
     across = torch.linalg.cross(
         u.expand(3, 3), torch.eye(3, dtype=torch.float64), dim=1
@@ -321,6 +341,8 @@ def _lens(path: Path, number: int, model: str, width: int, height: int, params: 
     if not focals or any(params[focals + 2 :]):
         raise InputError(f"{path} has a camera with distortion ({model}, camera {number}): {REMEDY}.")
     fx, fy = (*params[:focals], *params[:focals])[:2]
+    if not (0 < width * height <= MAX_PIXELS and width > 0 and fx > 0 and fy > 0):
+        raise InputError(f"{path} has a camera without a size or a focal length (camera {number}).")
     cx, cy = params[focals : focals + 2]
     return (width, height), torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
 
@@ -349,7 +371,8 @@ def _text_points(path: Path) -> dict[int, tuple]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    file_size(path)
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
     return iter([line.strip() for line in lines if not line.startswith("#")])
 
 
@@ -357,6 +380,7 @@ class _Bytes:
     """A binary file, read from front to back; reading past its end is an error."""
 
     def __init__(self, path: Path) -> None:
+        file_size(path)
         self.data, self.at = path.read_bytes(), 0
 
     def take(self, layout: str) -> tuple:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import re
+import stat
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import BinaryIO
 
 import numpy as np
@@ -41,7 +43,12 @@ __all__ = [
 
 Pairs = dict[int, list[tuple[int, float]]]  # reference view -> [(source view, score), ...], best first
 
-MAX_PLANES = 100_000  # far above any use; a larger number in a file is damage, and would fill the memory
+# Far above any use; a larger number in a file is damage, and would fill the memory.
+MAX_PLANES = 100_000
+MAX_PIXELS = 1 << 28
+MAX_TEXT = 1 << 24  # bytes; a pair.txt of 100,000 views
+IMAGE_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")  # others of Pillow's start programs
+FLOAT32_MAX = torch.finfo(torch.float32).max
 ROTATION_TOLERANCE = 1e-2  # cameras written with three digits still pass
 PFM_HEADER = re.compile(
     rb"(?P<kind>P[fF])\s+(?P<width>\d{1,18})\s+(?P<height>\d{1,18})\s+(?P<scale>[-+.\deE]{1,32})(?:\r\n|\s)"
@@ -72,6 +79,8 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     b'whole'
     """
     path = Path(path)
+    if not path.name or "\0" in path.name or path.exists() and not path.is_file():
+        raise InputError(f"{path} cannot be written: it is no name of a file.")
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,17 +101,42 @@ def _discard(path: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What an exception says, in one line and without the path that our own messages name.
+    """What an exception says, in one short line and without the path that our own messages name.
 
     >>> reason(OSError(2, "No such file or directory", "cam.txt"))
     'No such file or directory'
     """
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())
+    return shorten(text, 200, placeholder=" ...") if " " in text[:200] else text[:200]
+
+
+def file_size(path: Path, most: int | None = None) -> int:
+    """The bytes of a file, asked before it is opened: a pipe would make its reader wait, or never end.
+
+    Args:
+        path: the file.
+        most: how many there may be.
+
+    Returns:
+        how many there are.
+
+    Raises:
+        InputError: there is no such file, it is no regular file, or it is larger.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise InputError(f"{path} cannot be read: {reason(error)}.") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path} cannot be read: it is no file.")
+    if most is not None and status.st_size > most:
+        raise InputError(f"{path} has {status.st_size} bytes, but such files have {most} at most.")
+    return status.st_size
 
 
 def _read_lines(path: Path) -> list[list[str]]:
     """The words of each line that has any; a byte order mark and Windows line ends do no harm."""
+    file_size(path, MAX_TEXT)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -231,26 +265,35 @@ def read_cam(path: str | Path, check_range: bool = True) -> Camera:
         raise InputError(f"{path} lacks the words 'extrinsic' and 'intrinsic' before the two matrices.")
     numbers = torch.tensor([_number(word, path) for word in words[1:17] + words[18:]], dtype=torch.float64)
     extrinsics, intrinsics = numbers[:16].view(4, 4), numbers[16:25].view(3, 3)
-    _check_matrices(extrinsics, intrinsics, path)
     depth_min, interval, num, depth_max = (numbers[25:].tolist() + [None, None])[:4]
     camera = Camera(
         extrinsics, intrinsics, depth_min, interval, None if num is None else round(num), depth_max
     )
-    if check_range and (problem := range_problem(camera)):
+    problem = matrix_problem(extrinsics, intrinsics) or (check_range and range_problem(camera))
+    if problem:
         raise InputError(f"{path} {problem}.")
     return camera
 
 
-def _check_matrices(extrinsics: Tensor, intrinsics: Tensor, path: Path) -> None:
+def matrix_problem(extrinsics: Tensor, intrinsics: Tensor) -> str | None:
+    """What keeps two matrices from being a camera, as the end of a sentence; None if nothing does.
+
+    >>> matrix_problem(torch.eye(4).double(), torch.zeros(3, 3).double())
+    'has a matrix whose last row is not 0 ... 0 1'
+    """
     rotation, bottom = extrinsics[:3, :3], extrinsics.new_tensor([0, 0, 0, 1])
     if not torch.allclose(rotation @ rotation.T, torch.eye(3).double(), atol=ROTATION_TOLERANCE):
-        raise InputError(f"{path} has an extrinsic matrix whose 3 x 3 part is not a rotation.")
+        return "has an extrinsic matrix whose 3 x 3 part is not a rotation"
     if torch.linalg.det(rotation) < 0:
-        raise InputError(f"{path} has an extrinsic matrix that mirrors the scene (determinant -1).")
+        return "has an extrinsic matrix that mirrors the scene (determinant -1)"
     if not torch.equal(extrinsics[3], bottom) or not torch.equal(intrinsics[2], bottom[1:]):
-        raise InputError(f"{path} has a matrix whose last row is not 0 ... 0 1.")
+        return "has a matrix whose last row is not 0 ... 0 1"
     if torch.linalg.det(intrinsics).abs() < 1e-12:
-        raise InputError(f"{path} has an intrinsic matrix that is singular.")
+        return "has an intrinsic matrix that is singular"
+    used = (extrinsics, intrinsics, torch.linalg.inv(intrinsics))
+    if not all(matrix.float().isfinite().all() for matrix in used):
+        return "has a matrix whose numbers are too large to compute with"
+    return None
 
 
 def range_problem(camera: Camera) -> str | None:
@@ -260,6 +303,8 @@ def range_problem(camera: Camera) -> str | None:
     'has the minimum depth -1, but it must be positive'
     """
     near, interval, num, far = camera.depth_min, camera.depth_interval, camera.depth_num, camera.depth_max
+    if not all(abs(x) < FLOAT32_MAX for x in (near, interval, far or 0)):
+        return f"has a depth range from {near:g} in steps of {interval:g}, too large to compute with"
     if near <= 0:
         return f"has the minimum depth {near:g}, but it must be positive"
     if interval <= 0:
@@ -397,11 +442,14 @@ def read_pfm(path: str | Path) -> np.ndarray:
     [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
     """
     path = Path(path)
+    actual = file_size(path)
     try:
         with open(path, "rb") as file:
             shape, dtype, start = _pfm_header(file.read(128), path)
-            # Compare sizes before allocating anything: a header can claim 10^12 pixels.
-            expected, actual = start + 4 * math.prod(shape), path.stat().st_size
+            # Compare sizes before allocating anything: a header can claim 10^12 pixels,
+            expected = start + 4 * math.prod(shape)
+            if math.prod(shape[:2]) > MAX_PIXELS:  # and so can a file with holes
+                raise InputError(f"{path} announces {shape[1]} x {shape[0]} pixels, more than any depth map.")
             if actual != expected:
                 raise InputError(f"{path} has {actual} bytes, but its header announces {expected}.")
             pixels = np.fromfile(file, dtype, math.prod(shape), offset=start - file.tell())
@@ -453,7 +501,7 @@ def read_image(path: str | Path) -> Tensor:
     are stored.
 
     Args:
-        path: any image that Pillow reads.
+        path: a JPEG, PNG, TIFF, WebP or BMP file.
 
     Returns:
         (3, H, W) float32 in [0, 1].
@@ -476,7 +524,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """Width and height of an image, from its header alone.
 
     Args:
-        path: any image that Pillow reads.
+        path: a JPEG, PNG, TIFF, WebP or BMP file.
 
     Returns:
         (W, H) in pixels.
@@ -495,14 +543,17 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 @contextmanager
-def opened_image(path: Path) -> Iterator:
+def opened_image(path: Path, formats: Sequence[str] = IMAGE_FORMATS) -> Iterator:
     """An image opened by Pillow; whatever goes wrong with it is an InputError that names the file."""
     from PIL import Image, UnidentifiedImageError
 
+    file_size(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a large photo or odd metadata: the pixels decide
-            with Image.open(path) as image:
+            with Image.open(path, formats=formats) as image:
+                if 0 in image.size:
+                    raise ValueError("it has no pixels")
                 yield image
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not an image.") from error

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from .formats import opened_image, rgb_pixels
+from .formats import IMAGE_FORMATS, opened_image, rgb_pixels
 
 __all__ = ["Photo", "find_photos", "read_mask", "read_photo"]
 
@@ -64,7 +64,8 @@ def find_photos(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder of photos.")
-    found = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    seen = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    found = [path for path in seen if path.suffix.lower() in SUFFIXES]
     if not found:
         raise InputError(f"{folder} has no photos: no files that end in {', '.join(SUFFIXES)}.")
     return sorted(found, key=lambda path: (_natural(path.name), path.name))
@@ -78,7 +79,7 @@ def read_photo(path: str | Path, longest: int) -> Photo:
     """Read a photo as one looks at it: upright, RGB, and not larger than asked for.
 
     Args:
-        path: any image that Pillow reads; HEIC too if pillow-heif is installed.
+        path: a JPEG, PNG, TIFF, WebP or BMP file; HEIC too if pillow-heif is installed.
         longest: if its longer side has more pixels, it is shrunk to that.
 
     Returns:
@@ -98,25 +99,26 @@ def read_photo(path: str | Path, longest: int) -> Photo:
     """
     from PIL import ImageOps
 
-    _know_heic(Path(path))
-    with opened_image(Path(path)) as image:
+    with opened_image(Path(path), _formats(Path(path))) as image:
         exif, (W0, H0) = image.getexif(), image.size
+        focal = _focal_share(exif, (W0, H0))
+        maker, model = (str(exif.get(tag, "")).strip("\0 ") for tag in (MAKER, MODEL))
         image.draft(None, (longest, longest))  # a JPEG decodes at 1/2, 1/4 or 1/8, if that is large enough
         pixels = torch.from_numpy(rgb_pixels(ImageOps.exif_transpose(image))).permute(2, 0, 1)  # (3, H, W)
     pixels = _shrink(pixels.contiguous(), longest, max(W0, H0))
-    focal = _focal_share(exif, (W0, H0))
-    maker, model = (str(exif.get(tag, "")).strip("\0 ") for tag in (MAKER, MODEL))
     return Photo(pixels, focal and focal * math.hypot(*pixels.shape[1:]), f"{maker} {model}".strip())
 
 
-def _know_heic(path: Path) -> None:
+def _formats(path: Path) -> tuple[str, ...]:
+    """What a file may hold, by its suffix; Pillow learns to read HEIC here."""
     if path.suffix.lower() not in (".heic", ".heif"):
-        return
+        return IMAGE_FORMATS
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
         raise InputError(f"{path} is a HEIC photo: pip install pillow-heif, or save it as JPEG.") from None
     register_heif_opener()
+    return (*IMAGE_FORMATS, "HEIF")
 
 
 def _shrink(image: Tensor, longest: int, original: int) -> Tensor:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
-from .formats import atomic_write, reason
+from .formats import atomic_write, file_size, reason
 
 __all__ = ["PointCloud", "read_ply", "write_ply"]
 
+MAX_HEADER = 1 << 16  # bytes
 POSITION, COLOR, NORMAL = ("x", "y", "z"), ("red", "green", "blue"), ("nx", "ny", "nz")
 
 
@@ -73,9 +74,11 @@ def read_ply(path: str | Path) -> PointCloud:
     points = _columns(vertex, POSITION)
     if points is None:
         raise InputError(f"{path} has vertices without x, y and z.")
-    if not np.isfinite(points).all():
+    with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite
+        cloud = PointCloud(points, _colors(vertex), _columns(vertex, NORMAL))
+    if not np.isfinite(cloud.points).all():
         raise InputError(f"{path} has points whose coordinates are not finite.")
-    return PointCloud(points, _colors(vertex), _columns(vertex, NORMAL))
+    return cloud
 
 
 def _read_vertices(path: Path) -> np.ndarray:
@@ -94,12 +97,15 @@ def _read_vertices(path: Path) -> np.ndarray:
 
 
 def _refuse_impossible_counts(path: Path) -> None:
-    """A row takes at least a byte: refuse a header that announces more rows, before they are allocated."""
+    """Refuse a header that announces more than the file has bytes for, before that is allocated."""
+    from plyfile import PlyData
+
+    size = file_size(path)
     with open(path, "rb") as file:
-        header = file.read(1 << 16).split(b"end_header")[0]
-    rows = sum(int(count) for count in re.findall(rb"^element\s+\S+\s+(\d{1,30})", header, re.MULTILINE))
-    if rows > path.stat().st_size:
-        raise InputError(f"{path} announces {rows} elements, more than its bytes can hold.")
+        elements = PlyData._parse_header(io.BytesIO(file.read(MAX_HEADER)))  # a longer one takes its time
+    for element in elements:
+        if element.count * max(1, len(element.properties)) > size:  # a number takes a byte, or more
+            raise InputError(f"{path} announces {element.count} elements, more than its bytes can hold.")
 
 
 def _columns(vertex: np.ndarray, names: tuple[str, ...]) -> np.ndarray | None:
