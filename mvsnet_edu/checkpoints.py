@@ -146,7 +146,7 @@ def read_tensors(path: str | PathLike[str]) -> Any:
 
 
 def _refuse_unstored(content: Any, seen: set[int]) -> None:
-    """A file can name a tensor of any size that repeats one stored number: computing with it fills the memory."""
+    """A file can name a tensor of any size that repeats one number: computing with it fills the memory."""
     if id(content) in seen:
         return
     seen.add(id(content))

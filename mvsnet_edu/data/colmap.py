@@ -279,7 +279,7 @@ def read_model(folder: str | Path) -> SparseModel:
             f"{folder} has {len(images)} registered photos and {len(points)} points: nothing to see."
         )
     if len(images) * len(points) > MOST_SIGHTS:
-        raise InputError(f"{folder} has {len(images)} photos and {len(points)} points: too many for one scene.")
+        raise InputError(f"{folder} has {len(images)} photos of {len(points)} points: too many for a scene.")
     _check_ids(folder, lenses, images, points)
     model = _assemble(lenses, images, points)
     if not all(tensor.isfinite().all() for tensor in (model.intrinsics, model.extrinsics, model.points)):

@@ -35,7 +35,7 @@ def file_of(*elements: bytes, order: str = "<") -> bytes:
     return b"MATLAB".ljust(124) + {"<": b"\0\1IM", ">": b"\1\0MI"}[order] + b"".join(elements)
 
 
-def matrix(order: str = "<", stored: int = 2, shape: tuple = (2, 3), values: bytes = bytes(range(6))) -> bytes:
+def matrix(order: str = "<", stored: int = 2, shape=(2, 3), values: bytes = bytes(range(6))) -> bytes:
     """An array of float64, stored as bytes: MATLAB saves what is whole and small in fewer bytes."""
     small = struct.pack(f"{order}I", 1 + (1 << 16)) + b"P\0\0\0"  # name and its size in eight bytes
     flags = element(6, struct.pack(f"{order}II", 6, 0), order)
