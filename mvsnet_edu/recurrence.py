@@ -46,7 +46,8 @@ class ConvGRUCell(nn.Module):
         reset, update = self.gates(torch.cat([x, state], dim=1)).chunk(2, dim=1)  # (B, F, h, w) each
         reset, update = self.reset_norm(reset).sigmoid(), self.update_norm(update).sigmoid()
         proposal = self.proposal_norm(self.proposal(torch.cat([x, reset * state], dim=1))).tanh()
-        return torch.lerp(proposal, state, update)
+        to = state.dtype  # under autocast what was computed is in half precision, but not the memory
+        return torch.lerp(proposal.to(to), state, update.to(to))
 
 
 class RecurrentRegNet(nn.Module):
