@@ -8,10 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
-]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def rotation(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Tensor:

@@ -444,7 +444,7 @@ def test_a_pixel_without_neighbours_is_parallel_to_the_image():
     assert normals[2, 2].tolist() == [0, 0, -1] and not normals.isnan().any()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_gpu_gives_the_same_cloud():
     depths, probabilities, intrinsics, poses = scene(SLANTED, RIG)
     on_cpu = fuse_depth_maps(depths, probabilities, images(5), intrinsics, poses)

@@ -310,7 +310,7 @@ def test_gradients_of_warping_are_right():
     assert torch.autograd.gradcheck(lambda f, d: depth_warp(f, *views(K, E), d), (features, per_pixel))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_gpu_agrees_with_the_cpu():
     K, E = (x.float() for x in rig(2, 2, 9, 14))
     features, depths = torch.randn(2, 3, 9, 14), torch.tensor([[3.0, 6.0], [2.5, 4.0]])

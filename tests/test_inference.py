@@ -351,7 +351,7 @@ def test_a_gpu_does_as_many_views_at_once_as_fit(scene):
     assert [len(batch) for batch in inference._batches(jobs, 99 * need, torch.device("cpu"))] == [1] * 6
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_gpu_gives_the_same_maps(scene, network, tmp_path, capsys):
     for device in ("cpu", "cuda"):
         estimate_scene(scene, tmp_path / device, network, num_sources=1, device=device)

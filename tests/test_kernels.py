@@ -140,7 +140,7 @@ def test_the_network_gets_the_same_cost_from_it(monkeypatch: pytest.MonkeyPatch)
     assert calls
 
 
-@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_slab_of_more_than_2_gib_is_written_to_its_end():
     K, E = rig(1, 2, 280, 440)
     sweep = PlaneSweep(K[0].float().cuda(), E[0].float().cuda(), torch.linspace(3, 9, 160).cuda(), (280, 440))

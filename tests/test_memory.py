@@ -64,7 +64,7 @@ def test_only_a_lack_of_memory_is_one(error, expected):
     assert is_out_of_memory(error) is expected
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_what_torch_holds_in_reserve_is_free():
     before = free_memory("cuda")
     held = torch.empty(1 << 28, dtype=torch.uint8, device="cuda")

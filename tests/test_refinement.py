@@ -39,6 +39,14 @@ def test_the_network_equals_its_layers_written_out():
     torch.testing.assert_close(net(image, depth), depth + residual)
 
 
+@pytest.mark.parametrize(
+    "norm, kind", [("batch", nn.BatchNorm2d), ("instance", nn.InstanceNorm2d), ("group", nn.GroupNorm)]
+)
+def test_every_block_has_the_norm_that_is_asked_for(norm, kind):
+    norms = [module for module in RefineNet(norm).body.modules() if isinstance(module, kind)]
+    assert len(norms) == 3 and not any(list(module.parameters()) for module in norms)
+
+
 @pytest.mark.parametrize("norm", ["batch", "instance", "group"])
 def test_a_fresh_network_leaves_the_depth_as_it_is(norm):
     """Pitfall 13: the last layer starts at zero."""
@@ -184,3 +192,15 @@ def test_a_range_of_one_plane_is_an_error():
     depth, image = scene()
     with pytest.raises(ValueError, match="at least two depth hypotheses, not 1"):
         depth_refine(depth, image, 1, 2.0, 0.125, RefineNet())
+
+
+def test_a_range_of_two_planes_is_enough():
+    depth, image = scene()
+    torch.testing.assert_close(depth_refine(depth, image, 2, 2.0, 2.0, RefineNet()), depth)
+
+
+def test_the_range_takes_the_precision_and_the_device_of_the_depth_map():
+    depth, image = scene()
+    wide, there = torch.tensor([1.0, 2.0], dtype=torch.float64), torch.device("meta")
+    assert depth_refine(depth, image, 16, wide, wide, Spy(0.5)).dtype == torch.float32
+    assert depth_refine(depth.to(there), image.to(there), 16, wide, wide, Spy(0.5)).device == there
