@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvsnet_edu import inverse_depths, probability_map, soft_argmin, uniform_depths, winner_take_all
+from mvsnet_edu.depth import winner_of_sweep
 
 
 def one_hot_cost(index: list[int], D: int) -> torch.Tensor:
@@ -64,10 +65,13 @@ def test_one_plane_is_the_first_and_none_is_an_error(sample):
         sample(2.0, 5.0, 0)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_hypotheses_stay_on_the_device(device):
-    interval = torch.tensor([0.5, 1.0], device=device)
-    assert uniform_depths(1.0, interval, 3).device == interval.device
+@pytest.mark.parametrize("device", [*DEVICES, "meta"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sample", [uniform_depths, inverse_depths])
+def test_hypotheses_keep_precision_and_device(sample, dtype, device):
+    depths = sample(1.0, torch.tensor([0.5, 2.0], dtype=dtype, device=device), 3)
+    assert depths.dtype == dtype and depths.device.type == device
+    assert sample(1.0, 2.0, 3).dtype == torch.float32
 
 
 # Soft argmin
@@ -140,6 +144,38 @@ def test_winner_take_all_equals_a_loop():
                 winner = column.index(max(column))
                 assert best[b, i, j].item() == max(column)
                 assert depth[b, i, j] == depths[b, winner]
+
+
+# The winner of a sweep
+
+
+@pytest.mark.parametrize("shape", [(11,), (2, 11), (2, 11, 3, 5)])
+def test_the_winner_of_a_sweep_is_that_of_the_whole_volume(shape):
+    B, D, h, w = 2, 11, 3, 5
+    scores, depths = 4 * torch.randn(B, D, h, w).double(), torch.rand(shape)
+    axis = 0 if depths.ndim == 1 else 1
+    slabs = zip(scores.split([1, 6, 4], dim=1), depths.split([1, 6, 4], dim=axis), strict=True)
+    depth, probability = winner_of_sweep(slabs)
+    expected = winner_take_all(scores.softmax(dim=1), depths)
+    torch.testing.assert_close(depth, expected[0], rtol=0, atol=0)
+    torch.testing.assert_close(probability, expected[1])
+
+
+def test_of_equal_scores_the_first_wins():
+    scores, depths = torch.zeros(1, 4, 1, 1), torch.tensor([[4.0, 3.0, 2.0, 1.0]])
+    for parts in (1, 2, 4):
+        slabs = zip(scores.split(parts, dim=1), depths.split(parts, dim=1), strict=True)
+        depth, probability = winner_of_sweep(slabs)
+        assert (depth.item(), probability.item()) == (4.0, 0.25)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_scores_of_a_sweep_are_summed_in_float32(dtype):
+    scores, depths = (9 * torch.randn(2, 64, 3, 4)).to(dtype), torch.arange(64.0)
+    depth, probability = winner_of_sweep(zip(scores.split(16, dim=1), depths.split(16), strict=True))
+    expected = winner_take_all(scores.float().softmax(dim=1), depths)
+    assert torch.equal(depth, expected[0]) and probability.dtype == torch.float32
+    torch.testing.assert_close(probability, expected[1])
 
 
 # Probability map

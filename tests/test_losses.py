@@ -233,6 +233,16 @@ def test_truth_beyond_the_planes_has_no_class():
     assert loss(3.5) == pytest.approx(log_sum - 3)
 
 
+@pytest.mark.parametrize("truth, counts", [(0.5, True), (0.49, False), (7.0, True), (7.01, False)])
+@pytest.mark.parametrize("descending", [False, True])
+def test_exactly_half_a_step_beyond_the_planes_still_counts(truth, counts, descending):
+    """Five planes; the last two are 2 apart, the others 1."""
+    depths = torch.tensor([1.0, 2.0, 3.0, 4.0, 6.0])
+    depths = depths.flip(0) if descending else depths
+    loss = mvsnet_classification_loss(torch.zeros(1, 5, 1, 1), torch.tensor([[[truth]]]), depths)
+    assert loss.item() == pytest.approx(math.log(5) if counts else 0)
+
+
 @pytest.mark.parametrize("invalid", [0.0, NAN, INF])
 def test_cross_entropy_without_any_truth_is_zero_without_gradient(invalid):
     """Pitfall 10."""

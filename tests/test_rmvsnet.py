@@ -19,7 +19,6 @@ from mvsnet_edu import (
     winner_take_all,
 )
 from mvsnet_edu.data import Scene
-from mvsnet_edu.depth import winner_of_sweep
 from mvsnet_edu.optimization import forget_activations
 
 
@@ -115,29 +114,6 @@ def test_recomputing_makes_memory_grow_slowly_with_the_planes():
     net.recompute = True
     frugal = saved_bytes(net, many) - saved_bytes(net, few)
     assert 0 <= frugal < plain / 15
-
-
-# --- the winner of a sweep
-
-
-@pytest.mark.parametrize("shape", [(11,), (2, 11), (2, 11, 3, 5)])
-def test_the_winner_of_a_sweep_is_that_of_the_whole_volume(shape):
-    B, D, h, w = 2, 11, 3, 5
-    scores, depths = 4 * torch.randn(B, D, h, w).double(), torch.rand(shape)
-    axis = 0 if depths.ndim == 1 else 1
-    slabs = zip(scores.split([1, 6, 4], dim=1), depths.split([1, 6, 4], dim=axis), strict=True)
-    depth, probability = winner_of_sweep(slabs)
-    expected = winner_take_all(scores.softmax(dim=1), depths)
-    torch.testing.assert_close(depth, expected[0], rtol=0, atol=0)
-    torch.testing.assert_close(probability, expected[1])
-
-
-def test_of_equal_scores_the_first_wins():
-    scores, depths = torch.zeros(1, 4, 1, 1), torch.tensor([[4.0, 3.0, 2.0, 1.0]])
-    for parts in (1, 2, 4):
-        slabs = zip(scores.split(parts, dim=1), depths.split(parts, dim=1), strict=True)
-        depth, probability = winner_of_sweep(slabs)
-        assert (depth.item(), probability.item()) == (4.0, 0.25)
 
 
 def test_a_few_steps_lower_the_loss():
