@@ -123,6 +123,12 @@ def test_the_gradient_is_right():
     assert torch.autograd.gradcheck(non_zero_mean_absolute_diff, arguments)
 
 
+def test_the_interval_takes_the_precision_and_the_device_of_the_depths():
+    assert non_zero_mean_absolute_diff(ESTIMATE, TRUTH, INTERVAL.double()).dtype == torch.float32
+    there = non_zero_mean_absolute_diff(ESTIMATE.to("meta"), TRUTH.to("meta"), INTERVAL)
+    assert there.device.type == "meta"
+
+
 # The accuracy measures
 
 
