@@ -107,7 +107,7 @@ def test_audit_is_content_only_where_everything_was_looked_up():
 
 def licence_rows() -> dict[str, str]:
     table = licences.PAGE.read_text(encoding="utf-8").partition(licences.MARK)[2]
-    return dict(re.findall(r"^\| ([\w.-]+) \| ([^|]+) \|", table, re.MULTILINE)[1:])
+    return dict(re.findall(r"^\| `([\w.-]+)` \| ([^|]+) \|", table, re.MULTILINE))
 
 
 def test_every_package_of_the_lock_has_its_licence_and_all_but_three_are_permissive():

@@ -56,7 +56,7 @@ def main() -> None:
 
 def table() -> str:
     wanted = asked_for()
-    rows = [f"| {name} | {licence(name)} | {source(name)} | {wanted.get(name, '')} |" for name in locked()]
+    rows = [f"| `{name}` | {licence(name)} | {source(name)} | {wanted.get(name, '')} |" for name in locked()]
     head = ["| package | licence | source | asked for by |", "|---|---|---|---|"]
     return "\n".join(head + rows) + "\n"
 
