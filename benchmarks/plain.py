@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from mvsnet_edu import MVSNet, scale_intrinsics, standardize
+from mvsnet_edu import CostRegNet, FeatureNet, MVSNet, scale_intrinsics, standardize
 from mvsnet_edu.features import STRIDE
 from mvsnet_edu.models import DepthEstimate
 
@@ -21,12 +21,36 @@ def plain_forward(
 ) -> DepthEstimate:
     """The same as ``network(...)``, for depth values (B, D) that are equally far apart."""
     images = standardize(images)
-    features = [network.feature_net(view) for view in images.unbind(1)]  # V of (B, 32, h, w)
+    features = [plain_features(network.feature_net, view) for view in images.unbind(1)]  # V of (B, 32, h, w)
     volume = plain_volume(features, scale_intrinsics(intrinsics, 1 / STRIDE), extrinsics, depth_values)
-    probability = F.softmax(-network.cost_reg_net(volume), dim=1)  # (B, D, h, w)
+    probability = F.softmax(-plain_regularization(network.cost_reg_net, volume), dim=1)  # (B, D, h, w)
     depth = (probability * depth_values[..., None, None]).sum(1)  # (B, h, w)
     trust = plain_probability_map(probability)
     return DepthEstimate(depth, trust, network.refine(depth, images[:, 0], depth_values))
+
+
+def plain_features(network: FeatureNet, image: Tensor) -> Tensor:
+    """Layer by layer, one channel after the other in memory; the image's sizes are multiples of 16."""
+    return network.tail(network.head(image.contiguous()))
+
+
+def plain_regularization(network: CostRegNet, x: Tensor) -> Tensor:
+    """The 3D U-Net in PyTorch's own layers; (B, 32, D, h, w), multiples of 8 -> (B, D, h, w)."""
+    skip0, x1 = _block(network.conv0_1, x), _block(network.conv1_0, x)
+    skip1, x2 = _block(network.conv1_1, x1), _block(network.conv2_0, x1)
+    skip2, x3 = _block(network.conv2_1, x2), _block(network.conv3_1, _block(network.conv3_0, x2))
+    x = _block(network.conv5_0, _block(network.conv4_0, x3) + skip2) + skip1
+    x = _block(network.conv6_0, x) + skip0
+    return F.conv3d(x, network.conv6_2.weight, padding=1).squeeze(1)
+
+
+def _block(block: nn.Sequential, x: Tensor) -> Tensor:
+    convolution, norm, _ = block
+    if isinstance(convolution, nn.ConvTranspose3d):
+        x = F.conv_transpose3d(x, convolution.weight, stride=2, padding=1, output_padding=1)
+    else:
+        x = F.conv3d(x, convolution.weight, stride=convolution.stride, padding=1)
+    return F.relu(norm(x), inplace=True)
 
 
 def plain_volume(

@@ -27,6 +27,8 @@ __all__ = ["MVSNet", "RMVSNet", "DepthEstimate", "load_pretrained"]
 PLANES = 8
 #: and voxels, unless a single plane has more.
 SLAB = 1 << 17
+#: Pixels of images whose features are computed at once on the CPU, unless one has more.
+PIXELS = 1 << 17
 
 
 class DepthEstimate(NamedTuple):
@@ -139,7 +141,8 @@ class MVSNet(_Network):
         """
         B, V, _, H, W = images.shape
         images = self.prepare(images)
-        at_once = B * V if torch.is_grad_enabled() or self.training or images.is_cuda else 1  # to save memory
+        whole = torch.is_grad_enabled() or self.training or images.is_cuda
+        at_once = B * V if whole else max(1, PIXELS // (H * W))  # to save memory
         features = torch.cat([self.feature_net(each) for each in images.flatten(0, 1).split(at_once)])
         features = features.unflatten(0, (B, V))  # (B, V, 32, h, w)
         intrinsics = self.recentre(scale_intrinsics(intrinsics, 1 / STRIDE))

@@ -26,6 +26,7 @@ from .camera import crop_intrinsics
 from .cost_volume import Window
 from .homography import NEAR, rays_in_source, transform_pixels
 from .kernels import fused_spread, usable
+from .native import NativeSlab, available
 from .regularization import CostRegNet
 
 __all__ = ["PlaneSweep", "streamed_cost", "sweep_convolutions"]
@@ -62,7 +63,7 @@ class PlaneSweep:
     >>> K, pose = torch.eye(3).expand(2, 3, 3), torch.eye(4).expand(2, 4, 4)
     >>> features = torch.rand(1, 5, 2, 3).expand(2, 5, 2, 3)
     >>> sweep = PlaneSweep(K, pose, torch.ones(1), (2, 3))
-    >>> sweep.deviations(sweep.table(features), sweep.taps(slice(0, 1)))[0].abs().max()
+    >>> sweep.spread(sweep.table(features), slice(0, 1), torch.float32).max()
     tensor(0.)
     """
 
@@ -104,6 +105,12 @@ class PlaneSweep:
         H, W = self.shape
         return table.view(-1, H + 2, W + 2, table.shape[-1])[:, 1:-1, 1:-1].movedim(-1, 1)
 
+    def slab(self, table: Tensor, planes: slice) -> NativeSlab | Slab:
+        """These planes, with what is looked up in the table; by C code, where there is a compiler."""
+        if available(table):
+            return NativeSlab(table, self.reference, self.rays, self.nearness[planes], self.shape)
+        return Slab(self, table, planes)
+
     def taps(self, planes: slice) -> list[Taps]:
         """For each source, four neighbours of every voxel, and the reference's pixel, counted off."""
         return [self._taps(v, planes) for v in range(1, self.views)]
@@ -137,26 +144,52 @@ class PlaneSweep:
         z = F.threshold_(z, NEAR, 0)  # sends what lies behind the source to infinity
         return tuple(at.div_(z).nan_to_num_(0).clamp_(0, size + 1) for at, size in ((x, W), (y, H)))
 
-    def deviations(self, table: Tensor, taps: list[Taps]) -> list[Tensor]:
-        """For each source, how its features differ from the reference's, (N, C)."""
-        return [
-            F.embedding_bag(rows, table, mode="sum", per_sample_weights=weights) for rows, weights in taps
-        ]
-
     def spread(self, table: Tensor, planes: slice, dtype: torch.dtype) -> Tensor:
         """V times the variance at the voxels of these planes, (N, C), without a gradient."""
         if usable(table):
             return fused_spread(table, self.reference, self.rays, self.nearness[planes], self.shape, dtype)
-        return _spread(self.deviations(table, self.taps(planes)))[0].to(dtype)
+        return self.slab(table, planes).spread().to(dtype)
 
-    def scatter(self, gradient: Tensor, taps: Taps, into: Tensor) -> None:
+
+class Slab:
+    """Some planes of a sweep.
+
+    Args:
+        sweep: whose.
+        table: what is looked up, from :meth:`PlaneSweep.table`.
+        planes: which.
+
+    Source: equation (2) of the paper.
+    """
+
+    def __init__(self, sweep: PlaneSweep, table: Tensor, planes: slice):
+        self.sweep, self.taps = sweep, sweep.taps(planes)
+        self.deviations = [  # of each source's features from the reference's, (N, C)
+            F.embedding_bag(rows, table, mode="sum", per_sample_weights=shares) for rows, shares in self.taps
+        ]
+        self.squares, self.total = _spread(self.deviations)
+
+    def spread(self) -> Tensor:
+        """V times the variance at each voxel, (N, C)."""
+        return self.squares
+
+    def add_gradient(self, gradient: Tensor, of_table: Tensor) -> None:
+        """Add half of what the gradient (N, C) of :meth:`spread` makes of the table's; only once."""
+        h, w = self.sweep.size[1:]
+        shared = (self.total * gradient).div_(-self.sweep.views)
+        of_reference = shared.view(-1, h * w, shared.shape[-1]).sum(0)
+        of_table.index_add_(0, self.sweep.reference.flatten(), of_reference)
+        for deviation, taps in zip(self.deviations, self.taps, strict=True):
+            self._scatter(torch.addcmul(shared, deviation, gradient, out=deviation), taps, of_table)
+
+    def _scatter(self, gradient: Tensor, taps: Taps, into: Tensor) -> None:
         """Add to a table the transpose of a deviation's sums, but for the reference, times (N, C)."""
         rows, weights = taps
         corner, order = rows[:, 0].contiguous().sort()
         per_row = torch.bincount(corner, minlength=len(into))
         first = per_row.cumsum(0) - per_row
         weights = weights.t().index_select(1, order)
-        for weight, offset in zip(weights[:4], (0, 1, self.row, self.row + 1), strict=True):
+        for weight, offset in zip(weights[:4], (0, 1, self.sweep.row, self.sweep.row + 1), strict=True):
             summed = F.embedding_bag(order, gradient, first, mode="sum", per_sample_weights=weight)
             into[offset:] += summed[: len(into) - offset]
 
@@ -264,36 +297,48 @@ def _last_layers(network: CostRegNet, up1: Tensor, skip0: Tensor) -> Tensor:
     """:meth:`mvsnet_edu.regularization.CostRegNet.full` a few planes at a time.
 
     The normalisation needs to know the whole volume first, so the upsampling is done twice: it is cheap, and
-    the volume, with its 8 channels, would be as large as ``skip0``.
+    the volume, with its 8 channels, would be as large as ``skip0``. Unless it is small.
     """
     deconvolution, norm, _ = network.conv6_0
     last = _PlaneConvolution(network.conv6_2.weight, 1)
     cost = last.result(len(up1), *skip0.shape[2:])  # (B, D, h, w, 1)
     for b in range(len(up1)):
-        scale, shift = _scale_and_shift(norm, (x for _, x in _upsampled(deconvolution, up1[b : b + 1])))
-        for planes, x in _upsampled(deconvolution, up1[b : b + 1]):
+        pieces = _Upsampled(deconvolution, up1[b : b + 1])
+        scale, shift = _scale_and_shift(norm, (x for _, x in pieces))
+        for planes, x in pieces:
             x = torch.addcmul(shift, _wide(x), scale).relu_().add_(skip0[b, :, planes].movedim(0, -1))
             last.add(x.movedim(-1, 1).to(up1.dtype), planes.start, cost[b])
     return cost.squeeze(-1)
 
 
-def _upsampled(deconvolution: nn.Module, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+class _Upsampled:
     """A transposed convolution of (1, C, D/2, h/2, w/2) by pieces: which planes, and they, (n, h, w, C1).
 
     By planes, for the library's own 3D one is several times slower on few of them.
     """
-    planes, C1 = x[0].transpose(0, 1), deconvolution.out_channels  # (D/2, C, h/2, w/2)
-    kernel = torch.cat(deconvolution.weight.unbind(dim=2), dim=1)  # (C, 3 C1, 3, 3)
-    step = max(4, SLAB // (2 * x[0, 0, 0].numel()))  # few channels, and one plane in vain: larger pieces
-    for first in range(0, len(planes), step):
-        piece = planes[first : first + step + 1]  # one more, which the last plane made of them reads
-        out = F.conv_transpose2d(piece, kernel, stride=2, padding=1, output_padding=1).movedim(1, -1)
-        before, same, after = out.split(C1, dim=-1)
-        count = min(step, len(planes) - first)
+
+    def __init__(self, deconvolution: nn.Module, x: Tensor):
+        self.planes, self.channels = x[0].transpose(0, 1), deconvolution.out_channels  # (D/2, C, h/2, w/2)
+        self.kernel = torch.cat(deconvolution.weight.unbind(dim=2), dim=1)  # (C, 3 C1, 3, 3)
+        self.step = max(4, SLAB // (2 * x[0, 0, 0].numel()))  # few channels, one plane in vain: larger pieces
+        self.kept: tuple[slice, Tensor] | None = None
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        firsts = range(0, len(self.planes), self.step)
+        if len(firsts) == 1:
+            self.kept = self.kept or self._piece(0)
+            return iter([self.kept])
+        return map(self._piece, firsts)
+
+    def _piece(self, first: int) -> tuple[slice, Tensor]:
+        piece = self.planes[first : first + self.step + 1]  # the plane after the last is read by that one
+        out = F.conv_transpose2d(piece, self.kernel, stride=2, padding=1, output_padding=1).movedim(1, -1)
+        before, same, after = out.split(self.channels, dim=-1)
+        count = min(self.step, len(self.planes) - first)
         pairs = out.new_empty(count, 2, *same.shape[1:])
         pairs[:, 0], pairs[:, 1] = same[:count], after[:count]
         pairs[: len(out) - 1, 1] += before[1:]
-        yield slice(2 * first, 2 * (first + count)), pairs.flatten(0, 1)
+        return slice(2 * first, 2 * (first + count)), pairs.flatten(0, 1)
 
 
 def _normalize_(norm: nn.Module, x: Tensor) -> Tensor:
@@ -372,20 +417,13 @@ class _Sweep(torch.autograd.Function):
         of_features = torch.empty_like(features)
         for b, sweep in enumerate(ctx.sweeps):
             table = sweep.table(features[b])
-            of_table, of_reference = torch.zeros_like(table), 0
+            of_table = torch.zeros_like(table)
             for planes in sweep.slabs():
-                taps = sweep.taps(planes)
-                deviations = sweep.deviations(table, taps)
-                squares, total = _spread(deviations)
-                volume, of_volume = _as_planes(squares, sweep).to(kernels[0].dtype), None
+                slab = sweep.slab(table, planes)
+                volume, of_volume = _as_planes(slab.spread(), sweep).to(kernels[0].dtype), None
                 for conv, gradient in zip(convolutions, gradients, strict=True):
                     of_volume = conv.backward(volume, planes.start, gradient[b], of_volume)
-                of_volume = of_volume.permute(0, 2, 3, 1).reshape_as(total).to(total.dtype)
-                shared = (total * of_volume).div_(-sweep.views)
-                of_reference += shared.view(-1, *sweep.size[1:], shared.shape[-1]).sum(0)
-                for deviation, each in zip(deviations, taps, strict=True):
-                    sweep.scatter(torch.addcmul(shared, deviation, of_volume, out=deviation), each, of_table)
-            of_table.index_add_(0, sweep.reference.flatten(), of_reference.flatten(0, 1))
+                slab.add_gradient(of_volume.permute(0, 2, 3, 1).flatten(0, 2).to(table.dtype), of_table)
             of_features[b] = 2 * sweep.untable(of_table)
         return of_features, None, None, *(conv.gradient() for conv in convolutions)
 

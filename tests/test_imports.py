@@ -37,7 +37,16 @@ def test_importing_the_package_loads_torch_numpy_and_nothing_else():
 
 FLOORS = [
     ["errors", "camera", "depth", "homography", "losses", "layers"],
-    ["features", "cost_volume", "kernels", "regularization", "recurrence", "refinement", "streaming"],
+    [
+        "features",
+        "cost_volume",
+        "kernels",
+        "native",
+        "regularization",
+        "recurrence",
+        "refinement",
+        "streaming",
+    ],
     ["foreign", "checkpoints", "models", "enlargement"],
 ]
 

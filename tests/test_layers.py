@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mvsnet_edu.layers import ConvBlock2d, ConvBlock3d, DeconvBlock3d, normalization, pad_to_multiple
+from mvsnet_edu.layers import Conv3d, ConvBlock2d, ConvBlock3d, DeconvBlock3d, normalization, pad_to_multiple
 
 
 def sample(dims: int, B: int = 2, C: int = 16) -> torch.Tensor:
@@ -80,3 +80,23 @@ def test_padding_in_three_dimensions_and_none_where_none_is_needed():
     assert y.shape == (2, 3, 8, 8, 12) and torch.equal(y[:, :, 7, 7, 11], x[:, :, 4, 7, 8])
     even = torch.rand(1, 1, 8, 16)
     assert pad_to_multiple(even, 8, dims=2) is even
+
+
+@pytest.mark.parametrize("stride, bias", [(1, True), (2, False)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_quick_convolution_is_pytorch_s_and_so_are_its_gradients(stride, bias, dtype):
+    mine = Conv3d(4, 6, 3, stride, padding=1, bias=bias).to(dtype)
+    x = torch.randn(1, 4, 6, 5, 9, dtype=dtype, requires_grad=True)  # small: PyTorch would take its slow path
+    leaves = [x, *mine.parameters()]
+    ours, right = mine(x), nn.Conv3d.forward(mine, x)
+    assert ours.dtype == dtype
+    torch.testing.assert_close(ours, right)
+    direction = torch.randn_like(right)
+    gradients = (torch.autograd.grad(made, leaves, direction) for made in (ours, right))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_under_autocast_the_quick_convolution_gives_bfloat16():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert Conv3d(4, 6, 3, padding=1)(torch.randn(1, 4, 6, 5, 9)).dtype == torch.bfloat16

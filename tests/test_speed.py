@@ -43,7 +43,7 @@ def plain():
     return plain
 
 
-def inputs(speed, batch=2, views=3, size=(112, 72), depth_num=12):
+def inputs(speed, batch=2, views=3, size=(128, 96), depth_num=16):
     """A sample in float64, where two formulations of the same agree to many digits; and its four inputs."""
     sample = speed.sample_for(speed.Case("test", "eval", size, depth_num, views, batch))
     names = "images", "intrinsics", "extrinsics", "depth_values", "ground_truth", "depth_interval"

@@ -1,0 +1,144 @@
+"""The sweep's inner loops in C, compiled where there is a compiler: a slab is written once, and never read.
+
+:class:`mvsnet_edu.streaming.Slab` says what is computed, and computes it where this cannot. PyTorch needs
+a dozen operations for it, each of which writes a slab and reads it again. The C source lies beside this
+file; it takes half a second to compile, at the first use in a process, into a folder that is gone right away.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .homography import NEAR
+
+__all__ = ["NativeSlab", "available"]
+
+#: For a processor like this one, if the compiler knows how.
+FLAGS = (["-O3", "-march=native"], ["-O3"])
+
+
+def available(table: Tensor) -> bool:
+    """Whether :class:`NativeSlab` can take these features: float32, on the CPU, with a C compiler about.
+
+    Args:
+        table: (R, C), one row of features for each pixel.
+
+    Returns:
+        False: let PyTorch do it.
+
+    Source: ours.
+
+    >>> available(torch.zeros(9, 32, dtype=torch.float64))
+    False
+    """
+    return table.device.type == "cpu" and table.dtype == torch.float32 and _library() is not None
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The compiled source, or None."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    return next(filter(None, (_compiled(compiler, flags) for flags in FLAGS)), None) if compiler else None
+
+
+def _compiled(compiler: str, flags: list[str]) -> ctypes.CDLL | None:
+    source = Path(__file__).with_name("sweep.c")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        library = Path(folder) / "sweep.so"
+        command = [compiler, *flags, "-std=gnu11", "-shared", "-fPIC", str(source), "-o", str(library)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=60)
+            return ctypes.CDLL(str(library))
+        except (OSError, subprocess.SubprocessError):
+            return None
+
+
+class _Sweep(ctypes.Structure):
+    """As in sweep.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("sources", "channels", "H", "W", "h", "w")),
+        ("strides", ctypes.c_int64 * 3),
+        ("closest", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("table", "reference", "far", "near", "nearness")),
+    ]
+
+
+class NativeSlab:
+    """Some planes of a sweep, in the memory that C reads.
+
+    Args:
+        table: ((V (H + 2) (W + 2)), C), features with a border of zeros around each view.
+        reference: (h, w) int32, the rows of the reference's pixels.
+        rays: of each source (3, h, w) and (3,): a pixel's place in the table, homogeneous, is the first plus
+            nearness times the second.
+        nearness: (n, h, w) or (n, 1, 1), 1 / depth.
+        shape: H and W.
+
+    Source: equation (2) of the paper.
+    """
+
+    def __init__(
+        self,
+        table: Tensor,
+        reference: Tensor,
+        rays: Sequence[tuple[Tensor, Tensor]],
+        nearness: Tensor,
+        shape: tuple[int, int],
+    ):
+        (h, w), n = reference.shape, len(nearness)
+        nearness = nearness.expand(n, h, w)  # strides of 0, no copies
+        far, near = (torch.stack(part) for part in zip(*rays, strict=True))
+        self.tensors = [x.contiguous() for x in (table, reference, far, near)] + [nearness]
+        sizes = len(rays), table.shape[1], *shape, h, w
+        strides = (ctypes.c_int64 * 3)(*nearness.stride())
+        self.sweep = _Sweep(*sizes, strides, NEAR, *(x.data_ptr() for x in self.tensors))
+        self.lines, self.size = n * h, (n * h * w, table.shape[1])
+
+    def spread(self) -> Tensor:
+        """V times the variance at each voxel, (N, C)."""
+        out = self.tensors[0].new_empty(self.size)
+        self._in_parallel(lambda part, first, last: _library().spread(*self._at(first, last), _pointer(out)))
+        return out
+
+    def add_gradient(self, gradient: Tensor, of_table: Tensor) -> None:
+        """Add half of what the gradient (N, C) of :meth:`spread` makes of the table's."""
+        gradient = gradient.contiguous()
+        parts = [of_table] + [torch.zeros_like(of_table) for _ in range(torch.get_num_threads() - 1)]
+
+        def add(part: int, first: int, last: int) -> None:
+            _library().gradient(*self._at(first, last), _pointer(gradient), _pointer(parts[part]))
+
+        self._in_parallel(add)
+        for part in parts[1:]:
+            of_table += part
+
+    def _at(self, first: int, last: int) -> tuple:
+        return ctypes.byref(self.sweep), ctypes.c_int64(first), ctypes.c_int64(last)
+
+    def _in_parallel(self, work: Callable[[int, int, int], None]) -> None:
+        """Give each thread its share of the lines; C runs without Python's lock."""
+        threads = torch.get_num_threads()
+        bounds = [self.lines * k // threads for k in range(threads + 1)]
+        if threads == 1:
+            return work(0, *bounds)
+        list(_pool(threads).map(work, range(threads), bounds, bounds[1:]))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def _pointer(x: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(x.data_ptr())
