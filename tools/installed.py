@@ -23,8 +23,8 @@ ROOT = Path(__file__).parent.parent
 #: Tests of the checkout and of the book.
 ELSEWHERE = [f"test_{name}.py" for name in ("packaging", "book", "pdf", "launch", "speed", "spelling")]
 
-#: What only an installed package can lack: files beside the modules, the command, its metadata.
-FEW = [*(f"test_{name}.py" for name in ("imports", "cli", "checkpoints", "recipe", "rmvsnet")), "figures"]
+#: What an installed package might lack: names, the command, and files beside the modules.
+FEW = [f"test_{name}.py" for name in ("imports", "cli", "checkpoints", "recipe")]
 
 CAME_FROM = """
 import sysconfig, mvsnet_edu
@@ -35,16 +35,6 @@ assert module.is_relative_to(site), f"{module} is not in {site}"
 assert "editable" not in (distribution("mvsnet_edu").read_text("direct_url.json") or "")
 print("mvsnet_edu", mvsnet_edu.__version__, "comes from", module.parent)
 """
-
-VERSIONS = """
-import platform
-from importlib.metadata import PackageNotFoundError, version
-def of(name):
-    try: return f"{name} {version(name)}"
-    except PackageNotFoundError: return f"no {name}"
-print("Python", platform.python_version(), *map(of, NAMES), sep=", ")
-"""
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -57,7 +47,9 @@ def main() -> None:
         copy_all_but_the_package(outside)
         python = environment(arguments.python, Path(folder) / "environment")
         install(python, wheel, arguments.versions)
-        check(python, outside, wheel, FEW if arguments.versions == "book" else None)
+        run(python, "-c", CAME_FROM, cwd=outside)
+        try_the_tests(python, outside, FEW if arguments.versions == "book" else None)
+        try_the_command(python.parent / "mvsnet-edu", outside)
 
 
 def copy_all_but_the_package(outside: Path) -> None:
@@ -82,6 +74,8 @@ def install(python: Path, wheel: Path, versions: str) -> None:
         run(*pip, f"{wheel}[test]", "--constraint", pins)
     else:
         run(*pip, f"{wheel}[test]")
+    if versions != "book":
+        run(python, "-m", "pip", "freeze")
 
 
 def see_packages_of_the_book(python: Path) -> None:
@@ -108,19 +102,21 @@ def lowest(requirements: list[str]) -> list[str]:
     return [f"{bound[1]}=={bound[2]}" for bound in bounds if bound]
 
 
-def check(python: Path, outside: Path, wheel: Path, few: list[str] | None) -> None:
-    """Where the package comes from, its tests and doctests, its command on a scene."""
-    names = sorted({re.match(r"[\w.-]+", need).group() for need in needs(wheel)})
-    run(python, "-c", CAME_FROM, cwd=outside)
-    run(python, "-c", f"NAMES = {names}\n{VERSIONS}", cwd=outside)
+def try_the_tests(python: Path, outside: Path, few: list[str] | None) -> None:
+    """All tests of the package with its doctests, or a few files of them."""
     tests = [f"tests/{name}" for name in few] if few else ["tests", "--pyargs", "mvsnet_edu"]
     ignored = [f"--ignore=tests/{name}" for name in ELSEWHERE]
     run(python, "-m", "pytest", "-n", "2", "--dist", "loadfile", *tests, *ignored, cwd=outside)
-    command = python.parent / "mvsnet-edu"
+
+
+def try_the_command(command: Path, outside: Path) -> None:
+    """From a scene to depth maps, and to the page that shows their points."""
     run(command, "--help", cwd=outside, stdout=subprocess.DEVNULL)
-    run(command, "depth", "data/courtyard", "out", "--planes", "16", "--size", "160", "128", cwd=outside)
-    found = len(list((outside / "out" / "depth").glob("*.pfm")))
-    assert found == 5, f"mvsnet-edu depth has written {found} depth maps of 5"
+    run(command, "depth", "data/courtyard", "out", "--planes", "32", "--size", "160", "128", cwd=outside)
+    loose = "--min-probability 0.1 --max-relative-depth 0.1".split()
+    run(command, "fuse", "data/courtyard", "out", *loose, cwd=outside)
+    assert len(list((outside / "out" / "depth").glob("*.pfm"))) == 5
+    assert (outside / "out" / "fused.html").stat().st_size > 1e4
 
 
 def output(*command: str | Path) -> str:
