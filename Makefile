@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # Threads that wait without spinning: several times faster where another process keeps a core busy.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help book test check notebooks repeat pages pdf wheel installed lowest newest matrix lock licences audit workflow clean
+.PHONY: help book test check notebooks repeat pages pdf wheel installed lowest newest matrix lock licences audit workflow faults figures clean
 
 help:
 	@echo "make book    build the book: _build/html/index.html"
@@ -24,6 +24,8 @@ help:
 	@echo "make lock    write book.lock anew, after a change in requirements.txt"
 	@echo "make licences  write the table in THIRD_PARTY.md anew, after a change in book.lock"
 	@echo "make audit   ask for known vulnerabilities in what book.lock holds"
+	@echo "make faults  kill, starve and double the long commands hundreds of times; takes a quarter of an hour"
+	@echo "make figures compute the tables of the model cards again and compare; takes half an hour"
 	@echo "make clean   remove the built book and caches (rm -r .venv for the environment)"
 	@echo "PYTHON=...   the interpreter to create .venv with (now: $(PYTHON))"
 
@@ -92,6 +94,12 @@ audit: .venv/tools/installed
 
 workflow: .venv/tools/installed
 	$(TOOLS)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+faults: $(INSTALLED)
+	$(BIN)/python tools/faults.py --seed $${SEED:-0}
+
+figures: $(INSTALLED)
+	$(BIN)/python benchmarks/card.py --check
 
 clean:
 	rm -rf _build dist .pytest_cache .ruff_cache .hypothesis

@@ -41,6 +41,9 @@ def save_network(network: nn.Module, path: str | PathLike[str], **notes: str) ->
         path: the file to write.
         notes: what else shall stand in the file's header.
 
+    Raises:
+        InputError: if the file cannot be written; one that was there stays.
+
     Source: ours.
 
     >>> from tempfile import TemporaryDirectory
@@ -50,6 +53,7 @@ def save_network(network: nn.Module, path: str | PathLike[str], **notes: str) ->
     ...     load_network(MVSNet, f"{folder}/mine.safetensors").config["norm"]
     'instance'
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path = Path(path)
@@ -57,8 +61,12 @@ def save_network(network: nn.Module, path: str | PathLike[str], **notes: str) ->
     header = {"class": type(network).__name__, "config": json.dumps(network.config), **notes}
     header["enlarge"] = str(getattr(network, "enlarge", 1))  # no matter of the network, but of its use
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    save_file(weights, temporary, metadata=header)
-    temporary.replace(path)  # in one step: whoever reads the file meanwhile finds the old one, whole
+    try:
+        save_file(weights, temporary, metadata=header)
+        temporary.replace(path)  # in one step: whoever reads the file meanwhile finds the old one, whole
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error}.") from None
 
 
 def load_network(

@@ -29,6 +29,7 @@ from .depth import winner_of_sweep
 from .enlargement import enlarge_images, pool_estimate
 from .errors import InputError
 from .features import CHANNELS, STRIDE
+from .locking import locked
 from .memory import free_memory, is_out_of_memory
 from .models import PLANES, DepthEstimate, MVSNet, RMVSNet
 from .streaming import SLAB
@@ -117,7 +118,8 @@ def estimate_scene(
         the views that were estimated, without those that were there already.
 
     Raises:
-        InputError: if the scene or the folder cannot be used, or the memory does not suffice.
+        InputError: if the scene or the folder cannot be used, another process is writing there, or the memory
+            does not suffice.
 
     Source: ``mvsnet/test.py``, which writes the depth before refinement.
     """
@@ -131,23 +133,22 @@ def estimate_scene(
     settings = {"network": _fingerprint_of_network(network), "scene": _fingerprint_of_scene(scene)}
     settings |= {"sources": num_sources, "planes": depth_num, "size": size and list(size), "inverse": inverse}
     settings |= {"enlarge": enlarge}
-    missing = _prepare(out, scene.references, settings)
     network = network.to(device).eval()
     look = lru_cache(_photos_to_keep(jobs, memory))(partial(_look, scene, network, size, enlarge, device))
-    jobs = [job for job in jobs if job.views[0] in missing]
-    _announce(jobs, memory, device)
-    with _progress(len(jobs)) as progress:
-        for batch in _batches(jobs, memory, device):
-            for job, *maps in zip(batch, *_estimate(network, look, batch, memory), strict=True):
-                camera = look(job.views[0]).camera.scaled(1 / enlarge, 1 / enlarge)
-                _write(out, job, camera, *maps)
-                progress.update()
+    with locked(out):
+        missing = _prepare(out, scene.references, settings)
+        jobs = [job for job in jobs if job.views[0] in missing]
+        _announce(jobs, memory, device)
+        with _progress(len(jobs)) as progress:
+            for batch in _batches(jobs, memory, device):
+                for job, *maps in zip(batch, *_estimate(network, look, batch, memory), strict=True):
+                    camera = look(job.views[0]).camera.scaled(1 / enlarge, 1 / enlarge)
+                    _write(out, job, camera, *maps)
+                    progress.update()
     return missing
 
 
-def how_much_to_enlarge(
-    network: MVSNet | RMVSNet, scene: Scene, size: tuple[int, int] | None = None
-) -> int:
+def how_much_to_enlarge(network: MVSNet | RMVSNet, scene: Scene, size: tuple[int, int] | None = None) -> int:
     """What pays: small images are enlarged if that is what the network was trained for, large ones never.
 
     Args:

@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +20,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .data.colmap import cover, scene_from_colmap
-from .data.formats import atomic_write, read_image, write_image
+from .data.colmap import cover, is_whole, scene_from_colmap
+from .data.formats import atomic_write, read_image, reason, write_image
 from .data.photos import find_photos, read_mask, read_photo
 from .data.ply import PointCloud, read_ply, write_ply
 from .data.scene import Scene
 from .errors import InputError
 from .fusion import fuse_depth_maps
 from .inference import estimate_scene, how_much_to_enlarge, read_estimates
+from .locking import locked
 from .models import load_pretrained
 from .steps import Steps, digest
 
@@ -116,7 +117,8 @@ def reconstruct(
         the cloud, in the unit that structure from motion has chosen.
 
     Raises:
-        InputError: fewer than three photos can be read or fit together, or something cannot be used.
+        InputError: fewer than three photos can be read or fit together, something cannot be used, or another
+            process is writing to the folder.
 
     Source: ours.
     """
@@ -128,21 +130,36 @@ def reconstruct(
         raise InputError(f"{photos} lies in {out}, which is for the results: choose another folder for them.")
     found = [digest(find_photos(photos)), digest(find_photos(masks)) if masks else None]
     network = load_pretrained(weights)
-    steps, work = Steps(out), out / "colmap"
-    estimates = [out / name for name in ("depth", "probability", "cams", "settings.json")]
+    steps = Steps(out)
+    with locked(out):
+        scene = _find_scene(steps, found, photos, masks, matching, size, depth_num)
+        options = {"device": device, "inverse": inverse, "memory": memory}
+        options["enlarge"] = enlarge or how_much_to_enlarge(network, scene)
+        steps.timed("depth", lambda: estimate_scene(scene, out, network, num_sources, depth_num, **options))
+        fused, made = [_estimated(out), thresholds], [out / "fused.ply", out / "fused.html"]
+        steps.run("cloud", fused, made, lambda: fuse_scene(scene, out, _scene_masks(out), **thresholds))
+        return read_ply(out / "fused.ply")
+
+
+def _find_scene(
+    steps: Steps,
+    found: list[str | None],
+    photos: Path,
+    masks: str | PathLike[str] | None,
+    matching: str,
+    size: int,
+    depth_num: int | None,
+) -> Scene:
+    """The steps from photos to a scene; ``found`` is the fingerprint of photos and masks."""
+    out, work = steps.out, steps.out / "colmap"
     longest, made = max(size, FEATURE_SIZE), [out / "photos", out / "masks"]
     steps.run("photos", [found, longest], made, lambda: prepare_photos(photos, out, longest, masks))
     steps.run("matches", matching, [work / "database.db"], lambda: match_photos(out, matching), resumes=True)
     steps.run("cameras", None, [work / "sparse"], lambda: register_photos(out))
     dense, made = [size, depth_num], [work / "dense", out / "scene"]
-    steps.run("scene", dense, made, lambda: _make_scene(out, size, depth_num), stale=estimates)
-    scene = Scene.open(out / "scene")
-    options = {"device": device, "inverse": inverse, "memory": memory}
-    options["enlarge"] = enlarge or how_much_to_enlarge(network, scene)
-    steps.timed("depth", lambda: estimate_scene(scene, out, network, num_sources, depth_num, **options))
-    fused, made = [_estimated(out), thresholds], [out / "fused.ply", out / "fused.html"]
-    steps.run("cloud", fused, made, lambda: fuse_scene(scene, out, _scene_masks(out), **thresholds))
-    return read_ply(out / "fused.ply")
+    stale = [out / name for name in ("depth", "probability", "cams", "settings.json")]
+    steps.run("scene", dense, made, lambda: _make_scene(out, size, depth_num), stale=stale)
+    return Scene.open(out / "scene")
 
 
 def _estimated(out: Path) -> list[str]:
@@ -230,13 +247,16 @@ def _pycolmap() -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[Any]:
-    """pycolmap, which writes dozens of lines about each photo, with its mouth shut."""
+def _quiet(folder: Path) -> Iterator[Any]:
+    """pycolmap, which writes dozens of lines about each photo, with its mouth shut, at work in a folder."""
     pycolmap = _pycolmap()
     before, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, pycolmap.logging.FATAL.value
     pycolmap.set_random_seed(SEED)
     try:
         yield pycolmap
+    except RuntimeError as error:  # of a full disk it tells no more than that a database cannot be opened
+        message = f"COLMAP cannot work in {folder}, whose disk may be full ({reason(error)})."
+        raise InputError(message) from error
     finally:
         pycolmap.logging.minloglevel = before
 
@@ -255,7 +275,7 @@ def match_photos(out: str | PathLike[str], matching: str = "exhaustive") -> None
     """
     out = Path(out)
     photos, database = _prepared(out), out / "colmap" / "database.db"
-    with _quiet() as pycolmap:
+    with _quiet(out / "colmap") as pycolmap:
         if not database.exists():
             _register_names(pycolmap, photos, out / "photos", database)
         _extract(pycolmap, photos, out, database)
@@ -265,8 +285,11 @@ def match_photos(out: str | PathLike[str], matching: str = "exhaustive") -> None
 def _register_names(pycolmap: Any, photos: Sequence[PreparedPhoto], folder: Path, database: Path) -> None:
     """A database with the photos and their lenses, in an order that does not depend on threads."""
     database.parent.mkdir(parents=True, exist_ok=True)
+    for stale in database.parent.glob(
+        "database.*"
+    ):  # SQLite would put a journal without its database into ours
+        stale.unlink()
     temporary = database.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
     pycolmap.Database.open(temporary).close()
     for (size, focal, _), files in _by_lens(photos).items():
         options = pycolmap.ImageReaderOptions()
@@ -325,11 +348,14 @@ def _match(
 ) -> None:
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = SEED
-    pairing, listed = pycolmap.ImportedPairingOptions(), database.with_name("pairs.txt")
+    pairing, listed = pycolmap.ImportedPairingOptions(), database.with_name("pairs.tmp")
     pairing.match_list_path = listed
-    with _progress(range(sum(map(len, pairs.values()))), "matches", "pair") as bar:
+    with _passing(listed), _progress(range(sum(map(len, pairs.values()))), "matches", "pair") as bar:
         for first, others in pairs.items():
-            listed.write_text("".join(f"{photos[first].file} {photos[other].file}\n" for other in others))
+            with atomic_write(listed) as file:
+                file.write(
+                    "".join(f"{photos[first].file} {photos[other].file}\n" for other in others).encode()
+                )
             pycolmap.match_image_pairs(
                 database,
                 pairing_options=pairing,
@@ -337,7 +363,6 @@ def _match(
                 device=pycolmap.Device.cpu,
             )
             bar.update(len(others))
-    listed.unlink()
 
 
 def register_photos(out: str | PathLike[str]) -> list[str]:
@@ -358,7 +383,7 @@ def register_photos(out: str | PathLike[str]) -> list[str]:
     """
     out = Path(out)
     photos, work = _prepared(out), out / "colmap"
-    with _quiet() as pycolmap, _scratch(work / "sparse.tmp") as scratch:
+    with _quiet(out / "colmap") as pycolmap, _scratch(work / "sparse.tmp") as scratch:
         with _progress(photos, "cameras") as bar:
             models = pycolmap.incremental_mapping(
                 work / "database.db",
@@ -370,8 +395,7 @@ def register_photos(out: str | PathLike[str]) -> list[str]:
         model = max(models.values(), key=lambda model: model.num_reg_images(), default=None)
         there = {model.image(number).name for number in model.reg_image_ids()} if model else set()
         _check_registered(photos, there, model.num_points3D() if model else 0)
-        (work / "sparse").mkdir(exist_ok=True)
-        model.write_binary(work / "sparse")
+        _write_model(model, work / "sparse")
     return [photo.name for photo in photos if photo.file in there]
 
 
@@ -414,7 +438,7 @@ def undistort_photos(out: str | PathLike[str], size: int) -> None:
     """
     out = Path(out)
     dense = out / "colmap" / "dense"
-    with _quiet() as pycolmap:
+    with _quiet(out / "colmap") as pycolmap:
         model = pycolmap.Reconstruction(out / "colmap" / "sparse")
         new = {}
         images = sorted(map(model.image, model.reg_image_ids()), key=lambda image: image.name)
@@ -428,8 +452,17 @@ def undistort_photos(out: str | PathLike[str], size: int) -> None:
         for number, camera in new.items():
             model.cameras[number].model, model.cameras[number].params = camera.model, camera.params
             model.cameras[number].width, model.cameras[number].height = camera.width, camera.height
-        (dense / "sparse").mkdir(parents=True, exist_ok=True)
-        model.write_binary(dense / "sparse")
+        _write_model(model, dense / "sparse")
+
+
+def _write_model(model: Any, folder: Path) -> None:
+    """All files of a COLMAP model or none; pycolmap does not tell when there was no room for them."""
+    with _scratch(folder.with_name(f"{folder.name}.new")) as new:
+        model.write_binary(new)
+        if not is_whole(new):
+            raise InputError(f"{folder} cannot be written: the disk may be full.")
+        shutil.rmtree(folder, ignore_errors=True)
+        new.rename(folder)
 
 
 def _sources(out: Path, name: str) -> list[tuple[Path, str]]:
@@ -483,29 +516,40 @@ def fuse_scene(
         the cloud.
 
     Raises:
-        InputError: a depth map is missing or broken, or no point passes the filters.
+        InputError: a depth map is missing or broken, no point passes the filters, or another process is
+            writing to the folder.
 
     Source: ours.
     """
+    out = Path(out)
+    with locked(out) if out.is_dir() else nullcontext():  # where there is nothing, nothing is made
+        views, depths, probabilities, *rest = read_estimates(scene, out)
+        if masks:
+            everything = [torch.ones(image.shape[1:], dtype=torch.bool) for image in rest[0]]
+            thresholds["masks"] = [masks.get(v, all_) for v, all_ in zip(views, everything, strict=True)]
+        sources = [
+            [views.index(source) for source in scene.sources(view) if source in views] for view in views
+        ]
+        cloud = fuse_depth_maps(depths, probabilities, *rest, sources=sources, **thresholds)
+        if not len(cloud):
+            raise InputError(f"{out} has no point that passes: lower --min-probability or --min-views.")
+        _write_cloud(cloud, scene, out, len(views), (rest[-1][0], rest[-2][0]))
+    return cloud
+
+
+def _write_cloud(
+    cloud: PointCloud, scene: Scene, out: Path, views: int, camera: tuple[Tensor, Tensor]
+) -> None:
+    """fused.ply, and the page, which shows the cloud as a camera (extrinsics, intrinsics) sees it."""
     from .figures import Viewpoint, point_cloud
 
-    out = Path(out)
-    views, depths, probabilities, *rest = read_estimates(scene, out)
-    if masks:
-        everything = [torch.ones(image.shape[1:], dtype=torch.bool) for image in rest[0]]
-        thresholds["masks"] = [masks.get(v, all_) for v, all_ in zip(views, everything, strict=True)]
-    sources = [[views.index(source) for source in scene.sources(view) if source in views] for view in views]
-    cloud = fuse_depth_maps(depths, probabilities, *rest, sources=sources, **thresholds)
-    if not len(cloud):
-        raise InputError(f"{out} has no point that passes: lower --min-probability or --min-views.")
     folder, made = scene.folder.resolve(), out.resolve()  # a scene within the results has no name of its own
     name = made.name if folder.is_relative_to(made) else folder.name
-    title = f"{name}: {len(cloud)} points from {len(views)} views"
-    start = Viewpoint.of_camera(rest[-1][0], rest[-2][0], cloud.points)
+    title = f"{name}: {len(cloud)} points from {views} views"
+    start = Viewpoint.of_camera(*camera, cloud.points)
     page = point_cloud(cloud.points, cloud.colors, cloud.normals, view=start, title=title)
     write_ply(out / "fused.ply", cloud)
     page.save(out / "fused.html")
-    return cloud
 
 
 # --- helpers -----------------------------------------------------------------------------------------
@@ -526,3 +570,12 @@ def _scratch(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _passing(path: Path) -> Iterator[None]:
+    """A file that goes away again."""
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,18 +1,17 @@
-"""The folder of a training run: one run at a time, a checkpoint that is always whole, a log that fits it."""
+"""The folder of a training run: a checkpoint that is always whole, and a log that fits it."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .checkpoints import read_tensors
-from .data.formats import atomic_write
+from .data.formats import atomic_write, reason
 from .errors import InputError
 
 __all__ = ["RunFolder"]
@@ -38,30 +37,12 @@ class RunFolder:
         self.path, self.checkpoint, self.lines = path, path / "state.pt", path / "log.jsonl"
         path.mkdir(parents=True, exist_ok=True)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes out; the system lifts the lock however this process ends.
-
-        Raises:
-            InputError: if another process is training here.
-        """
-        try:
-            import fcntl
-        except ImportError:  # Windows has no such lock
-            yield
-            return
-        with open(self.path / "lock", "w") as file:
-            try:
-                # not flock: the processes that load data would inherit that, and outlive this one a little
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                raise InputError(f"{self.path} is in use: another process is training there.") from None
-            yield
-
     def save(self, state: dict[str, Any]) -> None:
         """Write the checkpoint; until it is on the disk, the earlier one stays."""
+        content = io.BytesIO()  # of a full disk, torch would complain in terms of its own code
+        torch.save(state, content)
         with atomic_write(self.checkpoint) as file:
-            torch.save(state, file)
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
 
@@ -79,17 +60,24 @@ class RunFolder:
             raise InputError(f"{self.checkpoint} is no checkpoint of a training run, or damaged.") from None
 
     def log(self, values: dict[str, Any]) -> None:
-        """Add a line."""
-        with open(self.lines, "a") as file:
-            file.write(json.dumps(values) + "\n")
+        """Add a line.
+
+        Raises:
+            InputError: if it cannot be written.
+        """
+        try:
+            with open(self.lines, "a") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise InputError(f"{self.lines} cannot be written: {reason(error)}.") from error
 
     def rewind(self, step: int) -> None:
         """Drop the lines of steps that the checkpoint has not seen: they will be done again."""
         if not self.lines.is_file():
             return
         kept = []
-        for line in self.lines.read_text().splitlines():
-            if line.endswith("}") and json.loads(line)["step"] <= step:  # the last may have been cut off
-                kept.append(line + "\n")
+        for line in self.lines.read_text().splitlines(keepends=True):
+            if line.endswith("\n") and json.loads(line)["step"] <= step:  # the last may have been cut off
+                kept.append(line)
         with atomic_write(self.lines) as file:
             file.write("".join(kept).encode())

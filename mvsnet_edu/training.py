@@ -25,6 +25,7 @@ from .data.scene import Sample
 from .depth import winner_take_all
 from .enlargement import estimate_enlarged
 from .errors import InputError
+from .locking import locked
 from .losses import mvsnet_classification_loss, mvsnet_regression_loss, non_zero_mean_absolute_diff
 from .memory import keep_freed_memory
 from .models import DepthEstimate, MVSNet, RMVSNet, load_pretrained
@@ -124,7 +125,7 @@ def train(recipe: Recipe, device: str | None = None) -> MVSNet | RMVSNet:
     fabric.launch()
     training = Training(recipe, fabric)
     folder = RunFolder(Path(recipe.out))  # only now: unusable data leave no folder behind
-    with folder.locked() if fabric.is_global_zero else nullcontext():
+    with locked(folder.path) if fabric.is_global_zero else nullcontext():
         training.run(folder)
     return training.average
 

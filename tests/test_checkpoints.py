@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from full_disk import no_room_beyond
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -130,3 +131,15 @@ def test_weights_that_do_not_fit_are_named(tmp_path, change, says):
     damaged(tmp_path / "weights.safetensors", change)
     message = refused(tmp_path / "weights.safetensors")
     assert "does not fit MVSNet" in message and says in message
+
+
+def test_without_room_the_file_is_named_and_the_one_before_stays(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    save_network(MVSNet(), path, steps="1")
+    before = path.read_bytes()
+    with (
+        no_room_beyond(10_000),
+        pytest.raises(InputError, match="mine.safetensors cannot be written: .*large"),
+    ):
+        save_network(MVSNet(), path, steps="2")
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -50,7 +50,7 @@ def test_writes_three_files_for_each_view_with_sources(scene, network, tmp_path)
     assert estimate_scene(scene, tmp_path / "out", network) == [2, 5]
     names = ["cams/{}_cam.txt", "depth/{}.pfm", "probability/{}.pfm"]
     expected = sorted(name.format(view) for name in names for view in ("00000002", "00000005"))
-    assert files(tmp_path / "out") == sorted([*expected, "settings.json"])
+    assert files(tmp_path / "out") == sorted([*expected, "lock", "settings.json"])
 
 
 def test_what_is_written_is_what_the_network_says(scene, network, tmp_path):
@@ -121,7 +121,8 @@ def test_an_interrupted_run_leaves_nothing_of_the_old_settings(scene, network, t
     with pytest.raises(KeyboardInterrupt):
         estimate_scene(scene, out, network, depth_num=6)
     monkeypatch.undo()
-    assert files(out) == ["settings.json"] and json.loads((out / "settings.json").read_text())["planes"] == 6
+    assert files(out) == ["lock", "settings.json"]
+    assert json.loads((out / "settings.json").read_text())["planes"] == 6
     assert estimate_scene(scene, out, network, depth_num=6) == [2, 5]
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from full_disk import no_room_beyond
 from PIL import Image
 
+from mvsnet_edu import reconstruction
 from mvsnet_edu.camera import backproject, camera_center, project
 from mvsnet_edu.cli import main
 from mvsnet_edu.data.formats import Camera, read_image, write_cam, write_image, write_pfm
@@ -206,6 +209,43 @@ def test_matching_goes_on_where_it_was_stopped(result, tmp_path, monkeypatch):
     database = pycolmap.Database.open(out / "colmap" / "database.db")
     assert database.num_images() == 8 and database.num_matched_image_pairs() == 28
     database.close()
+
+
+def test_a_journal_without_its_database_does_not_get_into_a_new_one(result, tmp_path):
+    """Which is what a killed run leaves, if its matches are then asked for in another way."""
+    photos, database = result[0] / "photos", tmp_path / "colmap" / "database.db"
+    database.parent.mkdir()
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("CREATE TABLE stray (number INTEGER)")
+    connection.commit()
+    journal = Path(f"{database}-wal").read_bytes()
+    connection.close()
+    database.unlink()
+    Path(f"{database}-wal").write_bytes(journal)
+    reconstruction._register_names(pycolmap, reconstruction._prepared(result[0]), photos, database)
+    tables = sqlite3.connect(database).execute("SELECT name FROM sqlite_master").fetchall()
+    assert ("stray",) not in tables and ("images",) in tables
+
+
+def test_without_room_pycolmap_leaves_no_half_model(result, tmp_path):
+    model = pycolmap.Reconstruction(result[0] / "colmap" / "sparse")
+    said = pytest.raises(InputError, match="sparse cannot be written: the disk may be full")
+    with no_room_beyond(20_000), said:
+        reconstruction._write_model(model, tmp_path / "sparse")
+    assert not list(tmp_path.iterdir())
+    for _ in range(2):  # the second takes the place of the first
+        reconstruction._write_model(model, tmp_path / "sparse")
+    again = pycolmap.Reconstruction(tmp_path / "sparse")
+    assert again.num_points3D() == model.num_points3D() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_error_within_pycolmap_is_one_sentence(result, tmp_path):
+    out = tmp_path / "again"
+    shutil.copytree(result[0] / "photos", out / "photos")
+    (out / "colmap" / "database.db").mkdir(parents=True)
+    with pytest.raises(InputError, match="COLMAP cannot work in .*/colmap, whose disk may be full"):
+        match_photos(out)
 
 
 def test_lenses_are_shared_by_photos_of_one_size(result):

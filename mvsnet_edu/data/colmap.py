@@ -24,7 +24,6 @@ from .formats import (
     MAX_PIXELS,
     MAX_PLANES,
     Camera,
-    atomic_write,
     file_size,
     image_size,
     matrix_problem,
@@ -145,10 +144,8 @@ def scene_from_colmap(
         if problem := matrix_problem(camera.extrinsics, camera.intrinsics) or range_problem(camera):
             raise InputError(f"{paths[view]}: its camera in the model {problem}.")
     scores = view_scores(model.points, model.visibility, camera_center(model.extrinsics))
-    written = write_scene(scene, photos, cameras, select_sources(scores, num_sources))
-    with atomic_write(scene / "photos.txt") as file:
-        file.write("".join(f"{view:08d} {name}\n" for view, name in enumerate(model.names)).encode())
-    return written
+    names = "".join(f"{view:08d} {name}\n" for view, name in enumerate(model.names))
+    return write_scene(scene, photos, cameras, select_sources(scores, num_sources), notes=names)
 
 
 def _model_folder(dense: Path) -> Path:
@@ -285,6 +282,14 @@ def read_model(folder: str | Path) -> SparseModel:
     if not all(tensor.isfinite().all() for tensor in (model.intrinsics, model.extrinsics, model.points)):
         raise InputError(f"{folder} has cameras or points whose numbers are not finite.")
     return model
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a binary model's photos and its points, which are written last, can be read to their ends."""
+    try:
+        return bool(_binary_images(folder / "images.bin") and _binary_points(folder / "points3D.bin"))
+    except (OSError, struct.error, ValueError):
+        return False
 
 
 def _read(path: Path, reader: Callable[[Path], T]) -> T:

@@ -6,6 +6,7 @@ goes through :func:`atomic_write`, so that nobody meets half a file.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import stat
@@ -43,6 +44,7 @@ __all__ = [
 
 Pairs = dict[int, list[tuple[int, float]]]  # reference view -> [(source view, score), ...], best first
 
+UNFINISHED = f".{'[0-9a-f]' * 32}.tmp"  # how files and folders are called until they are complete
 # Far above any use; a larger number in a file is damage, and would fill the memory.
 MAX_PLANES = 100_000
 MAX_PIXELS = 1 << 28
@@ -81,7 +83,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     if not path.name or "\0" in path.name or path.exists() and not path.is_file():
         raise InputError(f"{path} cannot be written: it is no name of a file.")
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    temporary = unfinished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
@@ -91,6 +93,15 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path} cannot be written: {reason(error)}.") from error
     finally:
         _discard(temporary)
+
+
+def unfinished(path: Path) -> Path:
+    """A name of its own beside a path, for what shall take that path's place.
+
+    >>> unfinished(Path("maps/depth.pfm")).match(f"maps/{UNFINISHED}")
+    True
+    """
+    return path.with_name(f".{uuid.uuid4().hex}.tmp")
 
 
 def _discard(path: Path) -> None:
@@ -601,5 +612,7 @@ def write_image(path: str | Path, image: Tensor) -> None:
     if options is None:
         raise InputError(f"{path} must end in .jpg, .jpeg or .png.")
     pixels = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)  # (H, W, 3)
+    encoded = io.BytesIO()  # into a file of a full disk, Pillow writes half a JPEG and says nothing
+    Image.fromarray(pixels.contiguous().numpy()).save(encoded, **options)
     with atomic_write(path) as file:
-        Image.fromarray(pixels.contiguous().numpy()).save(file, **options)
+        file.write(encoded.getbuffer())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from .formats import (
     read_pair,
     read_pfm,
     reason,
+    unfinished,
     write_cam,
     write_image,
     write_pair,
@@ -393,6 +393,7 @@ def write_scene(
     pairs: Pairs,
     depths: Mapping[int, Tensor | np.ndarray] | None = None,
     suffix: str = ".jpg",
+    notes: str | None = None,
 ) -> Scene:
     """Write a scene folder, all of it or nothing.
 
@@ -403,6 +404,7 @@ def write_scene(
         pairs: for each reference view its sources and their scores, best first.
         depths: for each view whose depth is known (H, W) or (H/4, W/4), with 0 where it is not.
         suffix: .jpg, or .png for images without loss.
+        notes: which photo is which view, for ``photos.txt``.
 
     Returns:
         The scene, opened.
@@ -420,6 +422,8 @@ def write_scene(
         for view, depth in depths.items():
             write_pfm(_depth_path(temporary, view), depth)
         write_pair(temporary / "pair.txt", pairs)
+        if notes:
+            (temporary / "photos.txt").write_text(notes, encoding="utf-8")
     return Scene.open(folder)
 
 
@@ -446,7 +450,7 @@ def refuse_full(folder: Path) -> None:
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder`` that takes its name once it is complete."""
-    temporary = folder.with_name(f".{uuid.uuid4().hex}.tmp")
+    temporary = unfinished(folder)
     try:
         refuse_full(folder)
         temporary.mkdir(parents=True)

@@ -181,6 +181,13 @@ def test_the_scene_has_the_models_views_under_new_numbers(model, dense, tmp_path
         assert int(view) not in scene.sources(int(view)) and len(scene.sources(int(view))) == 3
 
 
+def test_a_scene_is_complete_as_soon_as_it_has_its_name(dense, tmp_path, monkeypatch):
+    monkeypatch.setattr(Scene, "open", lambda folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        scene_from_colmap(dense, tmp_path / "scene")
+    assert (tmp_path / "scene" / "pair.txt").exists() and (tmp_path / "scene" / "photos.txt").exists()
+
+
 def test_sources_follow_the_score_of_the_points_that_both_views_see(model, dense, tmp_path):
     scene = scene_from_colmap(dense, tmp_path / "scene")
     images = sorted((model.images[i] for i in model.reg_image_ids()), key=lambda image: image.name)

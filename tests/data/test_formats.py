@@ -7,6 +7,7 @@ import struct
 import numpy as np
 import pytest
 import torch
+from full_disk import no_room_beyond
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -442,6 +443,17 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         with pytest.raises(InputError, match=str(path)):
             write_pfm(path, np.zeros((2, 3)))
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.png", "map.pfm"])
+def test_without_room_nothing_is_left_that_looks_whole(name, tmp_path):
+    """Of a JPEG, Pillow itself would leave the first half without a word."""
+    with no_room_beyond(10_000), pytest.raises(InputError, match=f"{name} cannot be written: File too large"):
+        if name.endswith(".pfm"):
+            write_pfm(tmp_path / name, np.random.rand(200, 200))
+        else:
+            write_image(tmp_path / name, torch.rand(3, 200, 200))
+    assert not list(tmp_path.iterdir())
 
 
 def test_written_files_have_ordinary_permissions(tmp_path):
