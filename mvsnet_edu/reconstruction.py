@@ -284,20 +284,18 @@ def match_photos(out: str | PathLike[str], matching: str = "exhaustive") -> None
 
 def _register_names(pycolmap: Any, photos: Sequence[PreparedPhoto], folder: Path, database: Path) -> None:
     """A database with the photos and their lenses, in an order that does not depend on threads."""
-    database.parent.mkdir(parents=True, exist_ok=True)
-    for stale in database.parent.glob(
-        "database.*"
-    ):  # SQLite would put a journal without its database into ours
-        stale.unlink()
-    temporary = database.with_suffix(".tmp")
-    pycolmap.Database.open(temporary).close()
-    for (size, focal, _), files in _by_lens(photos).items():
-        options = pycolmap.ImageReaderOptions()
-        options.camera_model = "SIMPLE_RADIAL"
-        if focal:
-            options.camera_params = f"{focal},{size[0] / 2},{size[1] / 2},0"
-        pycolmap.import_images(temporary, folder, pycolmap.CameraMode.SINGLE, files, options)
-    temporary.replace(database)
+    with _scratch(database.with_suffix(".tmp")) as scratch:
+        new = scratch / database.name
+        pycolmap.Database.open(new).close()
+        for (size, focal, _), files in _by_lens(photos).items():
+            options = pycolmap.ImageReaderOptions()
+            options.camera_model = "SIMPLE_RADIAL"
+            if focal:
+                options.camera_params = f"{focal},{size[0] / 2},{size[1] / 2},0"
+            pycolmap.import_images(new, folder, pycolmap.CameraMode.SINGLE, files, options)
+        for stale in database.parent.glob(f"{database.name}-*"):  # journals of an earlier database: SQLite
+            stale.unlink()  # would apply them to this one
+        new.replace(database)
 
 
 def _by_lens(photos: Sequence[PreparedPhoto]) -> dict[tuple, list[str]]:

@@ -51,7 +51,7 @@ from mvsnet_edu.data.formats import UNFINISHED
 from mvsnet_edu.run_folder import RunFolder
 
 #: Names of what is at work, or not complete yet.
-PASSING = (UNFINISHED, ".*.new", "*.tmp", "*.tmp-*", "*.db-*", "sparse.new", "lock")
+PASSING = (UNFINISHED, ".*.new", "*.tmp", "*.db-*", "sparse.new", "lock")
 
 #: Of log and checkpoint, what differs from run to run.
 TIMES = ("seconds", "steps_per_s", "waiting")
