@@ -140,18 +140,21 @@ def main() -> None:
     add("--disks", type=int, default=20, help="full disks of each command (default: 20)")
     add("--pairs", type=int, default=5, help="second runs on one folder, of each command (default: 5)")
     add("--processes", type=int, default=2, help="kills of processes of their own, of each (default: 2)")
-    add("--seed", type=int, default=0)
+    add("--seed", default="0", help="any word (default: 0)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp())  # which stays if something is wrong
     commands = prepare(folder)
     for name in options.commands or commands:
         trial = Trial(commands[name], folder / name, random.Random(f"{options.seed} {name}"))
-        trial.kill(options.kills)
-        trial.kill_processes(options.processes)
-        trial.fill(options.disks)
-        trial.pair(options.pairs)
-        print(f"{name}: {', '.join(f'{count} {what}' for what, count in trial.counts.items())}", flush=True)
+        try:
+            trial.kill(options.kills)
+            trial.kill_processes(options.processes)
+            trial.fill(options.disks)
+            trial.pair(options.pairs)
+        finally:  # what it has survived, also if somebody or something stops it
+            counts = ", ".join(f"{count} {what}" for what, count in sorted(trial.counts.items()))
+            print(f"{name}: {counts}", flush=True)
     shutil.rmtree(folder)
 
 
