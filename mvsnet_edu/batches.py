@@ -105,8 +105,15 @@ def collate(samples: list[Sample], views: int) -> Sample:
     Returns:
         the batch.
 
+    Raises:
+        InputError: the images differ in size.
+
     Source: ours.
     """
+
+    sizes = {f"{W} x {H}" for *_, H, W in (sample.images.shape for sample in samples)}
+    if len(sizes) > 1:
+        raise InputError(f"Images of {' and '.join(sorted(sizes))} pixels share no batch: give stage.size.")
 
     def stack(name: str) -> Tensor:
         return torch.cat([getattr(sample, name) for sample in samples])

@@ -109,7 +109,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
-        reason = error
+        reason = str(error)[:200]
     try:
         content = read_tensors(path)
     except ValueError:

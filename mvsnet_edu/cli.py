@@ -6,6 +6,7 @@ Everything heavy is imported inside the command that needs it.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Iterable, Sequence, Sized
 from pathlib import Path
@@ -46,11 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2
     """
     options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # a file may have a name that the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         options.run(options)
         return 0
     except InputError as error:
         return _complain(str(error), 2)
+    except MemoryError:
+        return _complain("There is not enough memory for this.", 2)
     except OSError as error:  # a full disk, a folder without permission
         return _complain(f"{error.filename or 'A file'} cannot be used: {error.strerror or error}.", 2)
     except KeyboardInterrupt:
@@ -58,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(sentence: str, code: int) -> int:
-    print(f"mvsnet-edu: {sentence}", file=sys.stderr)
+    """In one line, whatever is in the names of files: no line breaks, nothing that steers a terminal."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)
+    print(f"mvsnet-edu: {shown}", file=sys.stderr)
     return code
 
 
@@ -257,7 +265,7 @@ def _add_grade(deeds: argparse._SubParsersAction) -> None:
     add = parser.add_argument
     add("notebook", type=Path, metavar="NOTEBOOK", help="what a student handed in")
     add("--names", nargs="+", metavar="NAME", help="mark these (default: those that were asked)")
-    add("--seconds", type=_positive, default=60.0, metavar="S", help="time for each answer")
+    add("--seconds", type=_amount, default=60.0, metavar="S", help="time for each answer")
     add("--json", type=Path, metavar="FILE", help="write the marks, with the counter-examples")
 
 
@@ -309,7 +317,7 @@ def _add_network(add: Callable) -> None:
         "the same size (default: as in training for images of up to 0.4 megapixels, else 1)",
     )
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")
-    add("--memory", type=_positive, metavar="GB", help="use at most so much (default: most of what is free)")
+    add("--memory", type=_amount, metavar="GB", help="use at most so much (default: most of what is free)")
 
 
 def _add_thresholds(add: Callable) -> None:
@@ -344,6 +352,12 @@ def _positive(word: str) -> float:
     if not number > 0:
         raise argparse.ArgumentTypeError(f"must be positive, not {word}")
     return number
+
+
+def _amount(word: str) -> float:
+    if not _positive(word) <= 1e9:
+        raise argparse.ArgumentTypeError(f"must be at most a billion, not {word}")
+    return float(word)
 
 
 # --- what the commands do ----------------------------------------------------------------------------
@@ -403,6 +417,8 @@ def _device(name: str | None) -> str | None:
 
     try:
         torch.empty(0, device=name)
+        if name and torch.device(name).type == "meta":
+            raise RuntimeError("its tensors hold no numbers.")
     except (RuntimeError, AssertionError) as error:  # torch without CUDA answers with an AssertionError
         raise InputError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from None
     return name

@@ -543,6 +543,7 @@ def _write_cloud(
 
     folder, made = scene.folder.resolve(), out.resolve()  # a scene within the results has no name of its own
     name = made.name if folder.is_relative_to(made) else folder.name
+    name = name.encode(errors="replace").decode()  # a folder's name may be no text
     title = f"{name}: {len(cloud)} points from {views} views"
     start = Viewpoint.of_camera(*camera, cloud.points)
     page = point_cloud(cloud.points, cloud.colors, cloud.normals, view=start, title=title)

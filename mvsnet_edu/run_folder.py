@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path, self.checkpoint, self.lines = path, path / "state.pt", path / "log.jsonl"
         path.mkdir(parents=True, exist_ok=True)
+        for file in (self.checkpoint, self.lines, path / "lock"):
+            if file.is_symlink() or file.exists() and not file.is_file():
+                raise InputError(f"{file} is no file of a run's own: a link would lead out of its folder.")
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the checkpoint; until it is on the disk, the earlier one stays."""
@@ -75,9 +79,15 @@ class RunFolder:
         """Drop the lines of steps that the checkpoint has not seen: they will be done again."""
         if not self.lines.is_file():
             return
-        kept = []
-        for line in self.lines.read_text().splitlines(keepends=True):
-            if line.endswith("\n") and json.loads(line)["step"] <= step:  # the last may have been cut off
-                kept.append(line)
+        lines = self.lines.read_text(errors="replace").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= step]  # not the cut-off last
         with atomic_write(self.lines) as file:
             file.write("".join(kept).encode())
+
+
+def _step_of(line: str) -> float:
+    """What a line of the log is about; infinite for what is no such line."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
+        return math.inf

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -43,7 +44,7 @@ def digest(paths: Iterable[Path]) -> str:
     """
     total = hashlib.sha256()
     for path in sorted(paths):
-        total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        total.update(os.fsencode(path.name) + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()[:32]
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .batches import Batches, held_out_batches, load, spare_workers, training_batches
 from .checkpoints import save_network
+from .data.formats import reason
 from .data.scene import Sample
 from .depth import winner_take_all
 from .enlargement import estimate_enlarged
@@ -30,7 +31,7 @@ from .losses import mvsnet_classification_loss, mvsnet_regression_loss, non_zero
 from .memory import keep_freed_memory
 from .models import DepthEstimate, MVSNet, RMVSNet, load_pretrained
 from .optimization import clamped_loss, forget_activations, learning_rate, make_optimizer, update_average
-from .progress import Progress, panel
+from .progress import LOGGED, Progress, panel
 from .recipe import NetworkTable, Recipe, StageTable
 from .run_folder import RunFolder
 
@@ -41,6 +42,9 @@ __all__ = ["evaluate", "predict", "train"]
 
 #: What :func:`evaluate` measures, for the initial and for the refined depth.
 MEASURES = ("l1", "less_one", "less_three", "error")
+
+#: What a checkpoint says about the steps that were done.
+COUNTED = {"step": int, "seconds": float, "sums": lambda sums: sums.double().view(len(LOGGED) + 1)}
 
 #: So many held-out samples are shown in TensorBoard.
 PICTURES = 4
@@ -203,11 +207,17 @@ class Training:
         state = self.folder.load()
         if state is None:
             return {}
-        self._refuse_another(state)
-        for name in ("network", "average", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
-        torch.set_rng_state(state["rng"])
-        return {name: state[name] for name in ("step", "seconds", "sums")}
+        try:
+            self._refuse_another(state)
+            for name in ("network", "average", "optimizer"):
+                getattr(self, name).load_state_dict(state[name])
+            torch.set_rng_state(state["rng"])
+            return {name: as_it_was(state[name]) for name, as_it_was in COUNTED.items()}
+        except InputError:
+            raise
+        except Exception as error:  # plain values and tensors, but not those of such a run
+            path = self.folder.checkpoint
+            raise InputError(f"{path} is no checkpoint of a run of this recipe: {reason(error)}.") from error
 
     def _refuse_another(self, state: dict[str, Any]) -> None:
         path, changed = self.folder.path, self.recipe.changed(json.loads(state["recipe"]))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .folders import SceneDataset, check_files
-from .formats import read_cam, read_pair, reason
+from .formats import MAX_TEXT, file_size, read_cam, read_pair, reason
 from .scene import Scene, camera_path, named_views
 
 __all__ = ["BlendedMVS"]
@@ -69,15 +69,16 @@ class BlendedMVS(SceneDataset):
 def _listed(root: Path, split: str) -> list[Path]:
     paths = [root / name for name in LISTS.get(split, (split,))]
     path = next((path for path in paths if path.is_file()), paths[0])
+    file_size(path, MAX_TEXT)
     try:
-        folders = [root / name for name in path.read_text(encoding="utf-8").split()]
-    except (OSError, UnicodeDecodeError) as error:
+        folders = [root / name for name in path.read_text(encoding="utf-8-sig").split()]
+        absent = next((folder for folder in folders if not folder.is_dir()), None)
+    except (OSError, ValueError) as error:  # no text, or no name of a folder
         raise InputError(f"{path} cannot be read: {reason(error)}.") from error
     if not folders:
         raise InputError(f"{path} lists no scenes.")
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{path} lists the scene {folder.name}, but there is no folder {folder}.")
+    if absent:
+        raise InputError(f"{path} lists the scene {absent.name}, but there is no folder {absent}.")
     return folders
 
 

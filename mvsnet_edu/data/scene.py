@@ -450,6 +450,8 @@ def refuse_full(folder: Path) -> None:
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder`` that takes its name once it is complete."""
+    if not folder.name or "\0" in str(folder):
+        raise InputError(f"{folder} is no name for a new folder: give one.")
     temporary = unfinished(folder)
     try:
         refuse_full(folder)

@@ -213,7 +213,10 @@ def grade(
         InputError: if this is no notebook, or asks no exercise, or one that there is not; on Windows.
     """
     content = read_notebook(notebook)
-    chosen = [*map(statement, asked_in(content) if names is None else names)]
+    try:
+        chosen = [*map(statement, asked_in(content) if names is None else names)]
+    except InputError as error:
+        raise InputError(f"{notebook}: {error}") from None
     if not chosen:
         raise InputError(f"{notebook} has no exercise: no cell calls exercises.check.")
     cells = code_cells(content)
@@ -221,6 +224,7 @@ def grade(
 
 
 def _unknown(name: str) -> str:
+    name = name[:80]
     near = difflib.get_close_matches(name, _EXERCISES, n=3, cutoff=0.5)
     advice = f"did you mean {' or '.join(near)}?" if near else "exercises.names() lists them all"
     return f"there is no exercise {name!r}; {advice}"

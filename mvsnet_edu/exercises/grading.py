@@ -11,12 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.formats import file_size, reason
 from ..errors import InputError
 from .checking import examine
 from .exercise import Exercise
 from .remote import RemoteAnswer, Stopped, remote_answer
 
 __all__ = ["Grades", "Mark", "asked_in", "code_cells", "mark", "read_notebook"]
+
+#: More than any notebook has.
+MOST_BYTES = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,9 @@ class Grades:
 
     def json(self) -> str:
         """All of it, for a spreadsheet or another program."""
-        return json.dumps(
-            {**asdict(self), "points": self.points, "of": self.of}, indent=1, ensure_ascii=False
-        )
+        everything = {**asdict(self), "points": self.points, "of": self.of}
+        text = json.dumps(everything, indent=1, ensure_ascii=False)
+        return text.encode(errors="backslashreplace").decode()  # halves of letters, as JSON writes them
 
     def __str__(self) -> str:
         width = max(len(mark.exercise) for mark in self.marks)
@@ -86,12 +90,13 @@ def read_notebook(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: if it cannot be read, or is no notebook.
     """
+    file_size(Path(path), MOST_BYTES)
     try:
         notebook = json.loads(Path(path).read_bytes())
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a whole notebook: {error}.") from None
+        raise InputError(f"{path} is not a whole notebook: {reason(error)}.") from None
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
         raise InputError(f"{path} is no notebook of format 4: it has no list of cells.")
@@ -117,7 +122,7 @@ def asked_in(notebook: dict[str, Any]) -> list[str]:
     metadata = notebook.get("metadata")
     made_for = metadata.get("mvsnet_edu") if isinstance(metadata, dict) else None
     if isinstance(made_for, list):
-        return [str(name) for name in made_for]
+        return list(dict.fromkeys(map(str, made_for)))  # none counts twice
     checks = re.findall(r"""\bcheck\(\s*["']([\w-]+)["']""", "\n".join(code_cells(notebook)))
     return list(dict.fromkeys(checks))
 
