@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # Threads that wait without spinning: several times faster where another process keeps a core busy.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help book test check notebooks repeat pages pdf wheel installed lowest newest matrix lock licences audit workflow faults figures clean
+.PHONY: help book test check notebooks repeat pages pdf wheel installed lowest newest matrix lock licences audit workflow faults fuzz figures clean
 
 help:
 	@echo "make book    build the book: _build/html/index.html"
@@ -25,6 +25,7 @@ help:
 	@echo "make licences  write the table in THIRD_PARTY.md anew, after a change in book.lock"
 	@echo "make audit   ask for known vulnerabilities in what book.lock holds"
 	@echo "make faults  kill, starve and double the long commands hundreds of times; takes a quarter of an hour"
+	@echo "make fuzz    damage files by the thousands for every reader (CASES=20000 SEED=0)"
 	@echo "make figures compute the tables of the model cards again and compare; takes half an hour"
 	@echo "make clean   remove the built book and caches (rm -r .venv for the environment)"
 	@echo "PYTHON=...   the interpreter to create .venv with (now: $(PYTHON))"
@@ -61,6 +62,11 @@ repeat: $(INSTALLED)
 
 pages: $(INSTALLED)
 	MVSNET_EDU_CI=1 $(BIN)/python -m pytest tests/test_book.py tests/test_launch.py
+
+CASES ?= 20000
+SEED ?= 0
+fuzz: $(INSTALLED)
+	$(BIN)/python tools/fuzz.py --cases $(CASES) --seed $(SEED)
 
 pdf: $(INSTALLED)
 	$(BIN)/python tools/pdf.py

@@ -80,7 +80,7 @@ class RunFolder:
         if not self.lines.is_file():
             return
         lines = self.lines.read_text(errors="replace").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= step]  # not the cut-off last
+        kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= step]  # whole ones
         with atomic_write(self.lines) as file:
             file.write("".join(kept).encode())
 
