@@ -11,12 +11,13 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # Threads that wait without spinning: several times faster where another process keeps a core busy.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help book test check notebooks repeat pages pdf wheel installed lowest newest matrix lock licences audit workflow faults fuzz figures clean
+.PHONY: help book test check notebooks repeat pages links pdf wheel installed lowest newest matrix lock licences audit workflow faults fuzz figures clean
 
 help:
 	@echo "make book    build the book: _build/html/index.html"
 	@echo "make test    style, spelling, unit tests, doctests (make check) and every notebook (make notebooks)"
 	@echo "make repeat  after make book: execute every notebook again and compare what it says"
+	@echo "make links   ask the network whether every link out of the book still leads somewhere"
 	@echo "make pdf     after make book: the book as _build/pdf/book.pdf, where there is a Chromium or Chrome"
 	@echo "make pages   after make book: every page in a browser, where there is a Chromium, and the notebooks' launch"
 	@echo "make wheel   build dist/*.whl; make installed tests it, installed, outside the checkout"
@@ -67,6 +68,14 @@ CASES ?= 20000
 SEED ?= 0
 fuzz: $(INSTALLED)
 	$(BIN)/python tools/fuzz.py --cases $(CASES) --seed $(SEED)
+
+# Jupyter Book would execute all notebooks first, so Sphinx is called with the configuration that it makes.
+links: $(INSTALLED)
+	mkdir -p _build/links
+	$(BIN)/jupyter-book config sphinx .
+	mv conf.py _build/links
+	PYTHONPATH=book/_ext $(BIN)/sphinx-build -Q -b linkcheck -D nb_execution_mode=off -c _build/links . \
+		_build/links/report || { cat _build/links/report/output.txt; exit 1; }
 
 pdf: $(INSTALLED)
 	$(BIN)/python tools/pdf.py
