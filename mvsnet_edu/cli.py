@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence, Sized
 from pathlib import Path
@@ -334,24 +335,30 @@ def _add_thresholds(add: Callable) -> None:
 
 
 def _count(word: str) -> int:
-    number = int(word)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
+    if not re.fullmatch("0*[1-9][0-9]{0,17}", word):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {word[:40]!r}")
+    return int(word)
 
 
 def _number(word: str) -> float:
-    number = float(word)
+    number = _float(word)
     if not number >= 0:
         raise argparse.ArgumentTypeError(f"must not be negative, not {word}")
     return number
 
 
 def _positive(word: str) -> float:
-    number = float(word)
+    number = _float(word)
     if not number > 0:
         raise argparse.ArgumentTypeError(f"must be positive, not {word}")
     return number
+
+
+def _float(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {word[:40]!r}") from None
 
 
 def _amount(word: str) -> float:

@@ -252,7 +252,7 @@ class Verdict(NamedTuple):
     said: str = ""
 
 
-SECONDS, MEGABYTES = 60, 700  # what a case may take
+BUSY, WAITING, MEGABYTES = 20, 200, 700  # what a case may take: seconds of work, and on the clock
 
 
 def damaged(reader: Reader, seed: Folder, dice: random.Random) -> Folder:
@@ -309,7 +309,7 @@ def _within(folder: str) -> Iterator[None]:
 
 def _answer(reader: Reader, folder: Path) -> Verdict:
     try:
-        with _in_time(SECONDS), warnings.catch_warnings():
+        with _in_time(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reader.read(folder)
         return Verdict("result")
@@ -335,17 +335,20 @@ def _trace(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _in_time(seconds: int) -> Iterator[None]:
+def _in_time() -> Iterator[None]:
     def stop(*_: Any) -> None:
-        raise Hang(f"took longer than {seconds} s")
+        raise Hang("took too long")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGALRM, signal.SIGPROF)}
+    signal.alarm(WAITING)
+    signal.setitimer(signal.ITIMER_PROF, BUSY)
     try:
         yield
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def json_of(value: Any) -> bytes:

@@ -400,14 +400,25 @@ def _silently(action: Callable[[], object]) -> str:
 def command(*words: object) -> None:
     """Run a command in this process; its refusal becomes an InputError again."""
     codes: list[int] = []
-    said = _silently(lambda: codes.append(main([str(word) for word in words])))
+    said = _silently(lambda: codes.append(_code([str(word) for word in words])))
     last = said.splitlines()[-1] if said else ""
+    if codes == [None]:
+        raise InputError(f"in put: {last}")
     if codes == [2]:
         assert last.startswith("mvsnet-edu: "), f"said {last!r}"
         strays = [path for path in Path(".").rglob("*.tmp")]
         assert not strays, f"left {strays}"
         raise InputError(last)
     assert codes == [0], f"ended with {codes}"
+
+
+def _code(words: list[str]) -> int | None:
+    """Of main; None where the parser of the words ends it, with a line about the option."""
+    try:
+        return main(words)
+    except SystemExit as end:
+        assert end.code == 2
+        return None
 
 
 def _depth(folder: Path) -> None:
@@ -437,6 +448,40 @@ def _colmap_command(folder: Path) -> None:
 
 def _train(folder: Path) -> None:
     command("train", folder / "mine.toml", "--out", folder / "run", "--device", "cpu")
+
+
+def _grade(folder: Path) -> None:
+    command("exercises", "grade", folder / "week 1.ipynb", "--json", "out")
+
+
+def _small_notebook() -> Folder:
+    book = assignment.assignment([statement("count-planes")])
+    return {"week 1.ipynb": json_of(book)}
+
+
+def _recipe_command(folder: Path) -> None:
+    command("train", folder / "mine.toml", "--out", "out", "--device", "cpu")
+
+
+def _options(*before: object) -> Callable[[Path], None]:
+    """A command with an option whose value is what stands in a file."""
+
+    def read(folder: Path) -> None:
+        value = (folder / "value").read_text(errors="replace").replace("\0", "")[:200]
+        try:
+            command(*(folder / word if "/" in str(word) else word for word in before), value)
+        except InputError as error:
+            raise InputError(f"in put: {error}") from None
+
+    return read
+
+
+def _with(value: bytes, files: Callable[[], Folder]) -> Callable[[], Folder]:
+    return lambda: {"value": value, **files()}
+
+
+def _at_a(files: Callable[[], Folder]) -> Callable[[], Folder]:
+    return lambda: {f"a/{name}": content for name, content in files().items()}
 
 
 READERS = [
@@ -474,5 +519,21 @@ READERS = [
     Reader("command evaluate --dtu", lambda: mat() | clouds(), _evaluate_dtu, "ply"),
     Reader("command colmap", colmap_binary, _colmap_command),
     Reader("command train, run folder", run_folder, _train, "toml", costly=True),
+    Reader("command train, recipe", recipe, _recipe_command, costly=True),
+    Reader("command grade", _small_notebook, _grade, costly=True),
+    *(
+        Reader(f"option {option}", _with(b"2", _at_a(files)), _options(*words, option), "^a/", costly=True)
+        for words, files, options in [
+            (("depth", "a/", "out", "--device", "cpu"), lambda: scene(False), ("--planes", "--sources")),
+            (("depth", "a/", "out", "--device", "cpu"), lambda: scene(False), ("--memory", "--enlarge")),
+            (("fuse", "a/", "a/made"), estimates, ("--min-views", "--min-probability")),
+            (("fuse", "a/", "a/made"), estimates, ("--max-reprojection", "--max-relative-depth")),
+            (("evaluate", "a/ascii.ply", "a/plain.ply"), clouds, ("--threshold", "--thin")),
+            (("evaluate", "a/ascii.ply", "a/plain.ply"), clouds, ("--max-distance",)),
+            (("colmap", "a/", "out"), colmap_text, ("--planes", "--sources")),
+            (("exercises", "export", "out", "--names"), dict, ("count-planes",)),
+        ]
+        for option in options
+    ),
 ]
 BY_NAME = {reader.name: reader for reader in READERS}

@@ -202,6 +202,10 @@ def test_a_recipe_that_nobody_can_follow(old, new, says):
     assert says in refused(read_recipe, path) and len(refused(read_recipe, path)) < 400
 
 
+def test_a_key_of_ten_thousand_parts_does_not_keep_its_reader_busy():
+    assert "no TOML file" in refused(read_recipe, written("mine.toml", b"a." * 10_000 + RECIPE))
+
+
 def test_a_recipe_may_take_its_time_and_begin_with_a_byte_order_mark():
     assert read_recipe(written("a.toml", b"\xef\xbb\xbf" + RECIPE)).steps == 1
     assert read_recipe(written("a.toml", RECIPE.replace(b"steps = 1", b"steps = 1000000000"))).steps == 10**9
@@ -443,6 +447,20 @@ def test_amounts_without_end(words, capsys):
     with pytest.raises(SystemExit) as end:
         main(words)
     assert end.value.code == 2 and "must be at most a billion" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["two", "2.5", "0", "-1", "", "9" * 5000, "nan", "\udcff"])
+def test_a_count_that_is_none(word, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["colmap", "dense", "scene", "--planes=" + word])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert end.value.code == 2 and "must be a whole number from 1 on" in said and len(said) < 200
+
+
+def test_a_number_that_is_none(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "a.ply", "b.ply", "--thin", "two"])
+    assert "must be a number, not 'two'" in capsys.readouterr().err
 
 
 def test_a_device_without_numbers(capsys):

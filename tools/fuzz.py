@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from hostile import Folder, Reader, Verdict, case, judge  # noqa: E402
 from readers import READERS  # noqa: E402
 
-PATIENCE = 100  # seconds without a word from a child
+PATIENCE = 300  # seconds without a word from a child
 
 
 def main() -> int:
