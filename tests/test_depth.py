@@ -254,3 +254,11 @@ def test_an_estimate_beyond_the_planes_keeps_the_bins_that_exist(outside, bins):
     probability = random_probability(1, 8, 1, 1).float()
     trust = probability_map(probability, torch.tensor([[[outside]]]), uniform_depths(0.0, 1.0, 8))
     assert trust.item() == pytest.approx(probability[0, bins].sum().item())
+
+
+@pytest.mark.parametrize("device", [*DEVICES, "meta"])
+def test_depth_and_trust_stay_on_the_device(device):
+    cost, depths = torch.rand(2, 9, 3, 4, device=device), torch.arange(9.0, device=device)
+    depth, probability = soft_argmin(cost, depths)
+    assert probability_map(probability, depth, depths).device.type == device
+    assert winner_take_all(probability, depths)[0].device.type == device

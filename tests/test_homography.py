@@ -275,6 +275,15 @@ def test_where_a_plane_passes_through_the_source_camera_only_the_front_is_read()
     assert (warped[z <= 0] == 0).all() and (warped[inside] > 0).all()
 
 
+@pytest.mark.parametrize("far", [3e38, -3e38])
+@pytest.mark.parametrize("row", [0, 1])
+def test_pixels_beyond_the_largest_number_read_zero(row, far):
+    """Infinity minus infinity would be NaN."""
+    H = torch.eye(3).repeat(1, 1, 1, 1)
+    H[..., row, 2], H[..., 2, 2] = far, 1e-3
+    assert (homography_warp(torch.rand(1, 2, 5, 8), H) == 0).all()
+
+
 # Precision and gradients
 
 
@@ -296,6 +305,17 @@ def test_autocast_does_not_round_the_pixels(device):
     H = torch.eye(3, device=device).repeat(1, 1, 1, 1)
     with torch.autocast(device, dtype=torch.bfloat16):
         assert torch.equal(homography_warp(features, H)[:, :, 0], features)
+
+
+def test_the_features_decide_the_precision():
+    K, E = rig(2, 2, 9, 14)
+    features, depths = torch.rand(2, 3, 9, 14), torch.tensor([[3.0, 6.0], [2.5, 4.0]]).double()
+    exact = homography_warp(features.double(), plane_homographies(*views(K, E), depths))
+    warped = homography_warp(features, plane_homographies(*views(K, E), depths))
+    by_pixel = depth_warp(features, *views(K, E), depths[:, :, None, None].expand(2, 2, 9, 14))
+    assert exact.dtype == torch.float64 and warped.dtype == by_pixel.dtype == torch.float32
+    torch.testing.assert_close(warped.double(), exact, rtol=0, atol=1e-5)
+    torch.testing.assert_close(by_pixel, warped, rtol=0, atol=1e-5)
 
 
 def test_gradients_of_warping_are_right():

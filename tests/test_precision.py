@@ -174,9 +174,20 @@ def test_half_precision_under_autocast_is_near_float32(make, dtype, bound, devic
     assert 0 < (rounded - exact).abs().mean() < bound * extent
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="needs a compiler")
-def test_compiled_it_is_the_same_network():
+def test_captured_by_the_compiler_it_is_the_same_network():
+    """The graphs that it makes of the code, run without generating code of its own, which takes minutes."""
     net, x = trained().eval(), inputs(B=1, V=2, H=32, W=40, D=8)
     with torch.no_grad():
-        for one, other in zip(torch.compile(net)(*x), net(*x), strict=True):
+        for one, other in zip(torch.compile(net, backend="aot_eager")(*x), net(*x), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a compiler")
+def test_compiled_the_refinement_is_the_same_function():
+    """One stage, generated and compiled in earnest."""
+    net, depth, image = trained().refine_net, 3 + torch.rand(2, 1, 9, 11), torch.rand(2, 3, 36, 44)
+    with torch.no_grad():
+        compiled = torch.compile(depth_refine)(depth, image, 16, 2.0, 0.2, net)
+        torch.testing.assert_close(
+            compiled, depth_refine(depth, image, 16, 2.0, 0.2, net), rtol=1e-4, atol=1e-4
+        )
