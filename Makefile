@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # Threads that wait without spinning: several times faster where another process keeps a core busy.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help book test check notebooks repeat pages links pdf wheel installed lowest newest matrix lock licences audit workflow faults fuzz figures clean
+.PHONY: help book test check notebooks coverage mutants repeat pages links pdf wheel installed lowest newest matrix lock licences audit workflow faults fuzz figures clean
 
 help:
 	@echo "make book    build the book: _build/html/index.html"
@@ -25,6 +25,8 @@ help:
 	@echo "make lock    write book.lock anew, after a change in requirements.txt"
 	@echo "make licences  write the table in THIRD_PARTY.md anew, after a change in book.lock"
 	@echo "make audit   ask for known vulnerabilities in what book.lock holds"
+	@echo "make coverage  unit tests and doctests, and which lines of the package they leave out"
+	@echo "make mutants small errors in four modules: which ones do their tests not notice? (see tests/mutants.md)"
 	@echo "make faults  kill, starve and double the long commands hundreds of times; takes a quarter of an hour"
 	@echo "make fuzz    damage files by the thousands for every reader (CASES=20000 SEED=0)"
 	@echo "make figures compute the tables of the model cards again and compare; takes half an hour"
@@ -56,6 +58,14 @@ check: $(INSTALLED)
 
 notebooks: $(INSTALLED)
 	$(PYTEST) --nbval-lax book
+
+coverage: $(INSTALLED)
+	$(PYTEST) --cov --cov-report=term
+
+mutants: $(INSTALLED)
+	$(BIN)/python -m pip install mutmut==3.8.1
+	$(BIN)/python -m mutmut run
+	$(BIN)/python tools/mutants.py
 
 repeat: $(INSTALLED)
 	MVSNET_EDU_STILL_FIGURES=1 PYTHONPATH=tests $(PYTEST) -p glued \
@@ -117,5 +127,5 @@ figures: $(INSTALLED)
 	$(BIN)/python benchmarks/card.py --check
 
 clean:
-	rm -rf _build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build dist .pytest_cache .ruff_cache .hypothesis .coverage mutants
 	find book mvsnet_edu tests -name __pycache__ -prune -exec rm -r {} +

@@ -318,6 +318,14 @@ def test_the_features_decide_the_precision():
     torch.testing.assert_close(by_pixel, warped, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("device", [*DEVICES, "meta"])
+def test_warps_stay_on_the_device(device):
+    cameras = [x.to(device) for x in views(*rig(2, 2, 9, 14))]
+    features, depths = torch.rand(2, 3, 9, 14, device=device), torch.ones(2, 4, device=device)
+    assert homography_warp(features, plane_homographies(*cameras, depths)).device.type == device
+    assert depth_warp(features, *cameras, depths.view(2, 4, 1, 1).expand(2, 4, 9, 14)).device.type == device
+
+
 def test_gradients_of_warping_are_right():
     """Bilinear reading has kinks at pixel centres, which random pixels miss."""
     K, E = rig(2, 2, 3, 4)
