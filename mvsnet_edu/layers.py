@@ -82,7 +82,7 @@ class Conv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, D, h, w) -> (B, C1, D / s, h / s, w / s)."""
         quick = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if quick and torch.backends.mkldnn.is_available():
+        if quick and torch.backends.mkldnn.is_available() and not torch.compiler.is_compiling():
             geometry = self.padding, self.stride, self.dilation, self.groups
             return torch.ops.aten.mkldnn_convolution(x, self.weight, self.bias, *geometry)
         return super().forward(x)
