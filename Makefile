@@ -25,7 +25,7 @@ help:
 	@echo "make lock    write book.lock anew, after a change in requirements.txt"
 	@echo "make licences  write the table in THIRD_PARTY.md anew, after a change in book.lock"
 	@echo "make audit   ask for known vulnerabilities in what book.lock holds"
-	@echo "make coverage  unit tests and doctests, and which lines of the package they leave out"
+	@echo "make coverage  run unit tests and doctests, and print which lines of the package they leave out"
 	@echo "make mutants small errors in four modules: which ones do their tests not notice? (see tests/mutants.md)"
 	@echo "make faults  kill, starve and double the long commands hundreds of times; takes a quarter of an hour"
 	@echo "make fuzz    damage files by the thousands for every reader (CASES=20000 SEED=0)"
