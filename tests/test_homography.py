@@ -307,7 +307,7 @@ def test_autocast_does_not_round_the_pixels(device):
         assert torch.equal(homography_warp(features, H)[:, :, 0], features)
 
 
-def test_the_features_decide_the_precision():
+def test_the_features_and_the_cameras_decide_the_precision():
     K, E = rig(2, 2, 9, 14)
     features, depths = torch.rand(2, 3, 9, 14), torch.tensor([[3.0, 6.0], [2.5, 4.0]]).double()
     exact = homography_warp(features.double(), plane_homographies(*views(K, E), depths))
@@ -315,6 +315,8 @@ def test_the_features_decide_the_precision():
     by_pixel = depth_warp(features, *views(K, E), depths[:, :, None, None].expand(2, 2, 9, 14))
     assert exact.dtype == torch.float64 and warped.dtype == by_pixel.dtype == torch.float32
     torch.testing.assert_close(warped.double(), exact, rtol=0, atol=1e-5)
+    of_singles = plane_homographies(*views(K.float(), E.float()), depths.float())
+    assert of_singles.dtype == torch.float32
     torch.testing.assert_close(by_pixel, warped, rtol=0, atol=1e-5)
 
 
