@@ -34,6 +34,12 @@ class TestNotebook:
         cells = code_cells(path)
         assert names([cell for cell in cells if cell["outputs"] or cell["execution_count"]]) == []
 
+    def test_loses_no_line_of_prose(self, path):
+        """A line that begins with a percent sign is a comment of MyST: the page breaks off there."""
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        prose = [cell for cell in cells if cell["cell_type"] == "markdown"]
+        assert names([cell for cell in prose if re.search(r"(?m)^\s*%", "".join(cell["source"]))]) == []
+
     def test_shows_short_cells(self, path):
         shown = [cell for cell in code_cells(path) if not HIDDEN & set(cell["metadata"].get("tags", []))]
         assert names([cell for cell in shown if len(re.findall(r"(?m)^.", cell["source"])) > 15]) == []

@@ -66,7 +66,8 @@ class Exercise:
         return answer(*inputs.values()), self.reference(*inputs.values())
 
     def _repr_markdown_(self) -> str:
-        stub = f"```python\ndef {self.signature}:\n    ...\n```"
+        check = f'exercises.check("{self.name}", {self.signature.partition("(")[0]})'
+        stub = f"```python\ndef {self.signature}:\n    ...\n\n{check}\n```"
         return f"{self._anchor}{self.question}\n\n{stub}\n\n*Difficulty {self.difficulty} of 3.*"
 
     @property
