@@ -170,8 +170,9 @@ def _on_stage(
     R, t = E[:, :3, :3], E[:, :3, 3]
     centres = -np.einsum("vji,vj->vi", R, t)  # (V, 3)
     turn = _upright(R)
-    shown = np.concatenate([centres, world, centres + depths[-1] * R[:, 2]]) @ turn.T
-    low, high = np.quantile(shown, (0.02, 0.98), axis=0)
+    stand, shown = centres @ turn.T, np.concatenate([world, centres + depths[-1] * R[:, 2]]) @ turn.T
+    low, high = np.quantile(shown, (0.02, 0.98), axis=0)  # without far outliers, but with every camera
+    low, high = np.minimum(low, stand.min(0)), np.maximum(high, stand.max(0))
     middle, size = turn.T @ (low + high) / 2, np.linalg.norm(high - low) / 2
     inverse = turn.T * size  # from the stage back to the world
     views = []
