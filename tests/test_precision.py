@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mvsnet_edu import (
     CostRegNet,
+    DepthEstimate,
     FeatureNet,
     RMVSNet,
     backproject,
@@ -30,7 +31,9 @@ from mvsnet_edu import (
     uniform_depths,
     variance_cost_volume,
 )
-from mvsnet_edu.recurrence import RecurrentRegNet
+from mvsnet_edu.depth import winner_of_sweep
+from mvsnet_edu.enlargement import enlarge_images, pool_estimate
+from mvsnet_edu.recurrence import ConvGRUCell, RecurrentRegNet
 
 T = TypeVar("T", Tensor, nn.Module)
 To = Callable[[T], T]  # to a precision, or to a device
@@ -148,6 +151,30 @@ def test_float32_is_near_float64(case, bound):
     exact, rounded = seeded(case, double), seeded(case, single)
     assert exact.dtype == torch.float64 and rounded.dtype == torch.float32
     assert (rounded - exact).abs().max() < bound * exact.abs().max()
+
+
+def pooled(depth: Tensor) -> Tensor:
+    trust = torch.linspace(0.1, 1, 48, dtype=torch.float64).view(2, 4, 6)
+    return pool_estimate(DepthEstimate(depth, trust, depth.square()), 2).refined_depth
+
+
+def swept(scores: Tensor) -> Tensor:
+    return winner_of_sweep([(scores[:, :2], torch.ones(2)), (scores[:, 2:], torch.ones(3))])[1]
+
+
+@pytest.mark.parametrize(
+    "function, sizes",
+    [
+        (ConvGRUCell(2, 3).double(), [(2, 2, 3, 4), (2, 3, 3, 4)]),
+        (pooled, [(2, 4, 6)]),
+        (lambda images: enlarge_images(0.3 + images / 10, 2), [(1, 3, 3, 4)]),
+        (swept, [(2, 5, 2, 3)]),
+    ],
+    ids=["recurrent cell", "pooling", "enlarging", "winner of a sweep"],
+)
+def test_gradients_are_differences(function, sizes):
+    """Those of the other stages stand with their tests."""
+    assert torch.autograd.gradcheck(function, [random(*size).requires_grad_() for size in sizes])
 
 
 @pytest.mark.gpu
