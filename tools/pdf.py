@@ -32,6 +32,7 @@ h1, h2, h3 { break-after: avoid; break-inside: avoid; }
 img, figure, tr, .admonition { break-inside: avoid; }
 img { max-width: 100%; max-height: 22cm; object-fit: contain; }
 .pst-scrollable-table-container { overflow: visible; }
+details.hide > summary { display: none; }  /* "Hide it" */
 table { font-size: 0.85em; }
 div.cell div.cell_input pre, div.cell div.cell_output pre { font-size: 0.72em; white-space: pre-wrap; }
 .front { text-align: center; padding-top: 7cm; }
