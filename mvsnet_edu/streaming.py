@@ -281,16 +281,42 @@ def streamed_cost(
     lean = not torch.is_grad_enabled() and not (
         network.training and isinstance(network.conv0_1[1], nn.BatchNorm3d)
     )
-    for k, (_, norm, relu) in enumerate(readers):
-        results[k] = _normalize_(norm, results[k]) if lean else relu(norm(results[k]))
-    skip0 = results[0]
-    up1 = network.half(network.conv1_0(skip0) if network.chained else results.pop())
     if lean:
+        results = [_normalize_(block[1], x) for block, x in zip(readers, results, strict=True)]
+        skip0 = results[0]
+        up1 = network.half(network.conv1_0(skip0) if network.chained else results.pop())
         cost = _last_layers(network, up1, skip0)
     else:
-        cost = _LastLayer.apply(network.conv6_0(up1), skip0, _as_autocast(network.conv6_2.weight))
+        pending = readers[0][1] if _alone(readers[0][1]) and not network.chained else None
+        skip0 = results[0] if pending else _finish(readers[0], results[0])
+        up1 = network.half(network.conv1_0(skip0) if network.chained else _finish(readers[1], results.pop()))
+        cost = _last_layer(network, up1, skip0, pending)
     h, w = window[2:] if window else features.shape[-2:]
     return cost[:, : depth_values.shape[1], :h, :w]
+
+
+def _alone(norm: nn.Module) -> bool:
+    """Whether a normalisation looks at each sample alone, and remembers nothing."""
+    return not isinstance(norm, nn.BatchNorm3d)
+
+
+def _finish(block: nn.Sequential, x: Tensor) -> Tensor:
+    """What follows a block's convolution."""
+    _, norm, relu = block
+    return relu(norm(x))
+
+
+def _last_layer(network: CostRegNet, up1: Tensor, skip0: Tensor, pending: nn.Module | None) -> Tensor:
+    """:meth:`mvsnet_edu.regularization.CostRegNet.full` where gradients are wanted.
+
+    Volumes of 8 channels are what training keeps most of. Where a normalisation is still pending, on the skip
+    or here, the last layer does it, and keeps what goes into it only.
+    """
+    norms = [network.conv6_0[1] if _alone(network.conv6_0[1]) else None, pending]
+    up0 = network.conv6_0[0](up1)
+    up0 = up0 if norms[0] else _finish(network.conv6_0, up0)
+    affine = [weight for norm in norms if norm for weight in (norm.weight, norm.bias)]
+    return _LastLayer.apply(_as_autocast(network.conv6_2.weight), norms, up0, skip0, *affine)
 
 
 def _last_layers(network: CostRegNet, up1: Tensor, skip0: Tensor) -> Tensor:
@@ -356,10 +382,13 @@ def _scale_and_shift(norm: nn.Module, pieces: Iterable[Tensor]) -> tuple[Tensor,
     if isinstance(norm, nn.BatchNorm3d):
         mean, variance = norm.running_mean, norm.running_var
     else:
-        groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else norm.num_features
-        mean, variance = _moments(pieces, groups)
+        mean, variance = _moments(pieces, _groups(norm))
     scale = norm.weight * (variance + norm.eps).rsqrt()
     return scale, norm.bias - mean * scale
+
+
+def _groups(norm: nn.Module) -> int:
+    return norm.num_groups if isinstance(norm, nn.GroupNorm) else norm.num_features
 
 
 def _moments(pieces: Iterable[Tensor], groups: int) -> tuple[Tensor, Tensor]:
@@ -448,39 +477,115 @@ def _as_planes(volume: Tensor, sweep: PlaneSweep) -> Tensor:
     return volume.view(-1, *sweep.size[1:], volume.shape[-1]).permute(0, 3, 1, 2)
 
 
-class _LastLayer(torch.autograd.Function):
-    """A 3 x 3 x 3 convolution of a sum, which is not stored either; (B, C, D, h, w) twice -> (B, D, h, w).
+class _Rectified:
+    """A volume (B, C, D, h, w), normalised and rectified where it is looked at; and the gradient of that.
 
-    By planes, for the library's own 3D convolution to one channel is several times slower.
+    Args:
+        x: the volume.
+        norm: which looks at each sample alone; None if all has been done.
+    """
+
+    def __init__(self, x: Tensor, norm: nn.Module | None):
+        self.x, self.norm = x, norm
+        if norm is None:
+            return
+        pieces = ((self._wide(b, planes) for planes in _slabs(x)) for b in range(len(x)))
+        moments = [_moments(each, _groups(norm)) for each in pieces]
+        self.mean, variance = (torch.stack(each) for each in zip(*moments, strict=True))  # (B, C) each
+        self.rate = (variance + norm.eps).rsqrt()
+        self.scale = norm.weight * self.rate
+        self.shift = norm.bias - self.mean * self.scale
+        self.sums = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
+
+    def _wide(self, b: int, planes: slice) -> Tensor:
+        return _wide(self.x[b, :, planes].movedim(0, -1))
+
+    def look(self, b: int, planes: slice) -> Tensor:
+        """(n, h, w, C), at least float32."""
+        x = self._wide(b, planes)
+        return x if self.norm is None else torch.addcmul(self.shift[b], x, self.scale[b]).relu_()
+
+    def add_up(self, b: int, planes: slice, gradient: Tensor) -> None:
+        """Of some planes' gradient, (n, h, w, C), what the mean and the variance will have to do with it."""
+        if self.norm is None:
+            return
+        gradient = gradient * (self.look(b, planes) > 0)
+        self.sums[0][b] += gradient.sum((0, 1, 2))
+        self.sums[1][b] += gradient.mul_(self._wide(b, planes) - self.mean[b]).sum((0, 1, 2)) * self.rate[b]
+
+    def backward(self, b: int, planes: slice, gradient: Tensor) -> Tensor:
+        """Gradient of these planes of x, once all of it was added up."""
+        if self.norm is None:
+            return gradient
+        x, groups = self._wide(b, planes), _groups(self.norm)
+        shares = [(self.norm.weight * each[b]).view(groups, -1) for each in self.sums]
+        count = self.x[b].numel() / groups
+        constant, slope = ((each.sum(1, keepdim=True) / count).expand_as(each).flatten() for each in shares)
+        slope = slope * self.rate[b].square()
+        constant = self.mean[b] * slope - constant * self.rate[b]
+        through = gradient * (self.look(b, planes) > 0)
+        return torch.addcmul(constant, x, -slope).addcmul_(through, self.scale[b])
+
+    def affine(self) -> list[Tensor]:
+        """Gradients of the normalisation's weight and bias, if there are any."""
+        return [] if self.norm is None else [self.sums[1].sum(0), self.sums[0].sum(0)]
+
+
+def _slabs(x: Tensor) -> list[slice]:
+    """Ranges of planes of (B, C, D, h, w), which with 8 channels stay in the cache."""
+    D, step = x.shape[2], max(1, SLAB // x[0, 0, 0].numel())
+    return [slice(first, min(first + step, D)) for first in range(0, D, step)]
+
+
+class _LastLayer(torch.autograd.Function):
+    """A 3 x 3 x 3 convolution of a sum that is not stored, of volumes that are normalised on the way.
+
+    (B, C, D, h, w) twice -> (B, D, h, w). By planes, for the library's own 3D convolution to one channel is
+    several times slower.
     """
 
     @staticmethod
-    def forward(ctx: Any, up: Tensor, skip: Tensor, kernel: Tensor) -> Tensor:
-        ctx.save_for_backward(up, skip, kernel)
+    def forward(
+        ctx: Any, kernel: Tensor, norms: list[nn.Module | None], up: Tensor, skip: Tensor, *affine: Tensor
+    ) -> Tensor:
+        branches = [_Rectified(*each) for each in zip((up, skip), norms, strict=True)]
+        ctx.save_for_backward(kernel, up, skip)
+        ctx.norms = norms
         conv = _PlaneConvolution(kernel, 1)
         result = conv.result(len(up), *up.shape[2:])
-        for b, planes, x in _LastLayer._sums(up, skip):
-            conv.add(x.to(kernel.dtype), planes.start, result[b])
+        for b, planes in _LastLayer._places(up):
+            conv.add(_LastLayer._sum(branches, b, planes, kernel), planes.start, result[b])
         return result.squeeze(-1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        up, skip, kernel = ctx.saved_tensors
-        conv, of_sum = _PlaneConvolution(kernel, 1), torch.empty_like(up)
-        for b, planes, x in _LastLayer._sums(up, skip):
-            of_x = conv.backward(x.to(kernel.dtype), planes.start, gradient[b].unsqueeze(-1), None)
-            of_sum[b, :, planes] = of_x.transpose(0, 1)
-        return of_sum, of_sum, conv.gradient()
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        kernel, *volumes = ctx.saved_tensors
+        branches = [_Rectified(*each) for each in zip(volumes, ctx.norms, strict=True)]
+        conv, of_sum = _PlaneConvolution(kernel, 1), torch.empty_like(volumes[0])
+        for b, planes in _LastLayer._places(of_sum):
+            total = _LastLayer._sum(branches, b, planes, kernel)
+            of_x = conv.backward(total, planes.start, gradient[b].unsqueeze(-1), None).movedim(1, -1)
+            of_sum[b, :, planes] = of_x.movedim(-1, 0)
+            for branch in branches:
+                branch.add_up(b, planes, _wide(of_x))
+        of_up = torch.empty_like(of_sum)
+        for b, planes in _LastLayer._places(of_sum):
+            of_x = _wide(of_sum[b, :, planes].movedim(0, -1))
+            up, skip = (branch.backward(b, planes, of_x).movedim(-1, 0) for branch in branches)
+            of_up[b, :, planes], of_sum[b, :, planes] = up, skip  # the sum's is not needed any more
+        affine = [each for branch in branches for each in branch.affine()]
+        return conv.gradient(), None, of_up, of_sum, *affine
 
     @staticmethod
-    def _sums(up: Tensor, skip: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
-        """Number of a sample, which planes, and these of the sum, (n, C, h, w)."""
-        step = max(1, SLAB // up[0, 0, 0].numel())
-        for b in range(len(up)):
-            for first in range(0, up.shape[2], step):
-                planes = slice(first, min(first + step, up.shape[2]))
-                yield b, planes, (up[b, :, planes] + skip[b, :, planes]).transpose(0, 1)
+    def _places(x: Tensor) -> Iterator[tuple[int, slice]]:
+        return ((b, planes) for b in range(len(x)) for planes in _slabs(x))
+
+    @staticmethod
+    def _sum(branches: list[_Rectified], b: int, planes: slice, kernel: Tensor) -> Tensor:
+        """(n, C, h, w)"""
+        one, other = (branch.look(b, planes) for branch in branches)
+        return (one + other).movedim(-1, 1).to(kernel.dtype)
 
 
 class _PlaneConvolution:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 
 import pytest
 import torch
 import torch.nn.functional as F
 from cameras import DEVICES, QUARTER_TURN, rig
-from torch import Tensor
+from torch import Tensor, nn
 
 from mvsnet_edu import CostRegNet, streaming, variance_cost_volume
 from mvsnet_edu.cost_volume import Window
@@ -148,13 +149,28 @@ def test_without_gradients_it_is_the_same(norm, training, chained, slab, monkeyp
     close(network.buffers(), copy.buffers())
 
 
+def normalized(x: Tensor, norm: nn.Module | None) -> Tensor:
+    return x if norm is None else F.relu(norm(x))
+
+
 @pytest.mark.parametrize("slab", [1, 300, 10**9])
-def test_the_last_layer_is_a_convolution_of_the_sum(slab, monkeypatch):
+@pytest.mark.parametrize(
+    "up, skip",
+    [(None, None), (nn.GroupNorm(2, 4), nn.GroupNorm(1, 4)), (nn.InstanceNorm3d(4, affine=True), None)],
+    ids=["none pending", "groups", "instances, and none on the skip"],
+)
+def test_the_last_layer_is_a_convolution_of_the_normalised_sum(up, skip, slab, monkeypatch):
+    """Its gradients, too: of both volumes, the kernel, and what the normalisations have learned."""
     monkeypatch.setattr(streaming, "SLAB", slab)
-    leaves = [torch.randn(2, 4, 7, 5, 9).double().requires_grad_() for _ in range(2)]
-    leaves.append(torch.randn(1, 4, 3, 3, 3).double().requires_grad_())
-    mine = streaming._LastLayer.apply(*leaves)
-    right = F.conv3d(leaves[0] + leaves[1], leaves[2], padding=1).squeeze(1)
+    norms = [deepcopy(norm).double() if norm else None for norm in (up, skip)]
+    affine = [weight for norm in norms if norm for weight in (norm.weight, norm.bias)]
+    for weight in affine:
+        nn.init.normal_(weight)
+    volumes = [3 + torch.randn(2, 4, 7, 5, 9).double() for _ in range(2)]
+    leaves = [x.requires_grad_() for x in (torch.randn(1, 4, 3, 3, 3).double(), *volumes)] + affine
+    mine = streaming._LastLayer.apply(leaves[0], norms, *leaves[1:])
+    total = sum(normalized(x, norm) for x, norm in zip(volumes, norms, strict=True))
+    right = F.conv3d(total, leaves[0], padding=1).squeeze(1)
     direction = torch.randn_like(mine)
     close([mine], [right])
     close(*(torch.autograd.grad(made, leaves, direction) for made in (mine, right)))
