@@ -14,19 +14,21 @@ views.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .camera import crop_intrinsics
 from .cost_volume import Window
 from .homography import NEAR, rays_in_source, transform_pixels
 from .kernels import fused_spread, usable
+from .last_layer import finish, last_layer
 from .native import NativeSlab, available
+from .plane_convolution import PlaneConvolution, as_autocast, wide
 from .regularization import CostRegNet
 
 __all__ = ["PlaneSweep", "streamed_cost", "sweep_convolutions"]
@@ -36,9 +38,6 @@ SLAB = 1 << 15
 
 #: The same on a GPU, which wants to be busy: 128 MB.
 GPU_SLAB = 1 << 20
-
-#: For a convolution's stride: which planes it reads alike (every stride-th, from which on), with which taps.
-READS = {1: [(0, (0, 1, 2))], 2: [(0, (1,)), (1, (0, 2))]}
 
 #: Rows of a table and their weights, (N, 5) each: a weighted sum for each of N voxels.
 Taps = tuple[Tensor, Tensor]
@@ -239,8 +238,8 @@ def sweep_convolutions(
     V, shape = features.shape[1], features.shape[-2:]
     if V < 2:
         raise ValueError(f"a cost volume compares at least two views, not {V}")
-    features = _wide(features)
-    kernels = [_as_autocast(kernel / V) for kernel in kernels]  # instead of the sum of squares
+    features = wide(features)
+    kernels = [as_autocast(kernel / V) for kernel in kernels]  # instead of the sum of squares
     views = zip(intrinsics, extrinsics, depth_values.to(features), strict=True)
     sweeps = [PlaneSweep(*each, shape, window, multiple) for each in views]
     return _Sweep.apply(features, sweeps, strides, *kernels)
@@ -278,144 +277,12 @@ def streamed_cost(
     readers = [network.conv0_1] if network.chained else [network.conv0_1, network.conv1_0]
     kernels, strides = zip(*((block[0].weight, block[0].stride[0]) for block in readers), strict=True)
     results = list(sweep_convolutions(*views, kernels, strides, network.MULTIPLE, window))
-    lean = not torch.is_grad_enabled() and not (
-        network.training and isinstance(network.conv0_1[1], nn.BatchNorm3d)
-    )
-    if lean:
-        results = [_normalize_(block[1], x) for block, x in zip(readers, results, strict=True)]
-        skip0 = results[0]
-        up1 = network.half(network.conv1_0(skip0) if network.chained else results.pop())
-        cost = _last_layers(network, up1, skip0)
-    else:
-        pending = readers[0][1] if _alone(readers[0][1]) and not network.chained else None
-        skip0 = results[0] if pending else _finish(readers[0], results[0])
-        up1 = network.half(network.conv1_0(skip0) if network.chained else _finish(readers[1], results.pop()))
-        cost = _last_layer(network, up1, skip0, pending)
+    last = finish(readers[-1], results.pop())
+    skip0, x1 = (last, network.conv1_0(last)) if network.chained else (results.pop(), last)
+    skip_norm = None if network.chained else network.conv0_1[1]
+    cost = last_layer(network, network.half(x1), skip0, skip_norm)
     h, w = window[2:] if window else features.shape[-2:]
     return cost[:, : depth_values.shape[1], :h, :w]
-
-
-def _alone(norm: nn.Module) -> bool:
-    """Whether a normalisation looks at each sample alone, and remembers nothing."""
-    return not isinstance(norm, nn.BatchNorm3d)
-
-
-def _finish(block: nn.Sequential, x: Tensor) -> Tensor:
-    """What follows a block's convolution."""
-    _, norm, relu = block
-    return relu(norm(x))
-
-
-def _last_layer(network: CostRegNet, up1: Tensor, skip0: Tensor, pending: nn.Module | None) -> Tensor:
-    """:meth:`mvsnet_edu.regularization.CostRegNet.full` where gradients are wanted.
-
-    Volumes of 8 channels are what training keeps most of. Where a normalisation is still pending, on the skip
-    or here, the last layer does it, and keeps what goes into it only.
-    """
-    norms = [network.conv6_0[1] if _alone(network.conv6_0[1]) else None, pending]
-    up0 = network.conv6_0[0](up1)
-    up0 = up0 if norms[0] else _finish(network.conv6_0, up0)
-    affine = [weight for norm in norms if norm for weight in (norm.weight, norm.bias)]
-    return _LastLayer.apply(_as_autocast(network.conv6_2.weight), norms, up0, skip0, *affine)
-
-
-def _last_layers(network: CostRegNet, up1: Tensor, skip0: Tensor) -> Tensor:
-    """:meth:`mvsnet_edu.regularization.CostRegNet.full` a few planes at a time.
-
-    The normalisation needs to know the whole volume first, so the upsampling is done twice: it is cheap, and
-    the volume, with its 8 channels, would be as large as ``skip0``. Unless it is small.
-    """
-    deconvolution, norm, _ = network.conv6_0
-    last = _PlaneConvolution(network.conv6_2.weight, 1)
-    cost = last.result(len(up1), *skip0.shape[2:])  # (B, D, h, w, 1)
-    for b in range(len(up1)):
-        pieces = _Upsampled(deconvolution, up1[b : b + 1])
-        scale, shift = _scale_and_shift(norm, (x for _, x in pieces))
-        for planes, x in pieces:
-            x = torch.addcmul(shift, _wide(x), scale).relu_().add_(skip0[b, :, planes].movedim(0, -1))
-            last.add(x.movedim(-1, 1).to(up1.dtype), planes.start, cost[b])
-    return cost.squeeze(-1)
-
-
-class _Upsampled:
-    """A transposed convolution of (1, C, D/2, h/2, w/2) by pieces: which planes, and they, (n, h, w, C1).
-
-    By planes, for the library's own 3D one is several times slower on few of them.
-    """
-
-    def __init__(self, deconvolution: nn.Module, x: Tensor):
-        self.planes, self.channels = x[0].transpose(0, 1), deconvolution.out_channels  # (D/2, C, h/2, w/2)
-        self.kernel = torch.cat(deconvolution.weight.unbind(dim=2), dim=1)  # (C, 3 C1, 3, 3)
-        self.step = max(4, SLAB // (2 * x[0, 0, 0].numel()))  # few channels, one plane in vain: larger pieces
-        self.kept: tuple[slice, Tensor] | None = None
-
-    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        firsts = range(0, len(self.planes), self.step)
-        if len(firsts) == 1:
-            self.kept = self.kept or self._piece(0)
-            return iter([self.kept])
-        return map(self._piece, firsts)
-
-    def _piece(self, first: int) -> tuple[slice, Tensor]:
-        piece = self.planes[first : first + self.step + 1]  # the plane after the last is read by that one
-        out = F.conv_transpose2d(piece, self.kernel, stride=2, padding=1, output_padding=1).movedim(1, -1)
-        before, same, after = out.split(self.channels, dim=-1)
-        count = min(self.step, len(self.planes) - first)
-        pairs = out.new_empty(count, 2, *same.shape[1:])
-        pairs[:, 0], pairs[:, 1] = same[:count], after[:count]
-        pairs[: len(out) - 1, 1] += before[1:]
-        return slice(2 * first, 2 * (first + count)), pairs.flatten(0, 1)
-
-
-def _normalize_(norm: nn.Module, x: Tensor) -> Tensor:
-    """Normalisation and ReLU in place, of (B, C, D, h, w)."""
-    for sample in x.movedim(1, -1):  # (D, h, w, C)
-        pieces = sample.split(max(1, SLAB // sample[0, ..., 0].numel()))
-        scale, shift = _scale_and_shift(norm, pieces)
-        for piece in pieces:
-            piece.copy_(torch.addcmul(shift, _wide(piece), scale).relu_())
-    return x
-
-
-def _scale_and_shift(norm: nn.Module, pieces: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """What a normalisation does to a sample given in pieces (n, h, w, C): scale x + shift, (C,) each."""
-    if isinstance(norm, nn.BatchNorm3d):
-        mean, variance = norm.running_mean, norm.running_var
-    else:
-        mean, variance = _moments(pieces, _groups(norm))
-    scale = norm.weight * (variance + norm.eps).rsqrt()
-    return scale, norm.bias - mean * scale
-
-
-def _groups(norm: nn.Module) -> int:
-    return norm.num_groups if isinstance(norm, nn.GroupNorm) else norm.num_features
-
-
-def _moments(pieces: Iterable[Tensor], groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the group that each channel belongs to, (C,) each, of (n, h, w, C) and more."""
-    counts, means, variances = [], [], []
-    for piece in pieces:
-        flat = _wide(piece).reshape(-1, piece.shape[-1])
-        counts.append(len(flat))
-        means.append(flat.mean(dim=0))
-        variances.append((flat - means[-1]).square_().mean(dim=0))
-    C = len(means[0])
-    means, variances = (torch.stack(x).view(-1, groups, C // groups) for x in (means, variances))
-    share = means.new_tensor(counts).view(-1, 1, 1) / (sum(counts) * (C // groups))
-    mean = (share * means).sum(dim=(0, 2), keepdim=True)
-    variance = (share * (variances + (means - mean).square())).sum(dim=(0, 2), keepdim=True)
-    return tuple(x.expand(1, groups, C // groups).flatten() for x in (mean, variance))
-
-
-def _as_autocast(kernel: Tensor) -> Tensor:
-    """A kernel as a convolution would take it here."""
-    kind = kernel.device.type
-    return kernel.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else kernel
-
-
-def _wide(x: Tensor) -> Tensor:
-    """At least float32."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class _Sweep(torch.autograd.Function):
@@ -427,7 +294,7 @@ class _Sweep(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(features, *kernels)
         ctx.sweeps, ctx.strides = sweeps, strides
-        convolutions = [_PlaneConvolution(*each) for each in zip(kernels, strides, strict=True)]
+        convolutions = [PlaneConvolution(*each) for each in zip(kernels, strides, strict=True)]
         results = [conv.result(len(sweeps), *sweeps[0].size) for conv in convolutions]
         for b, sweep in enumerate(sweeps):
             table = sweep.table(features[b])
@@ -441,7 +308,7 @@ class _Sweep(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         features, *kernels = ctx.saved_tensors
-        convolutions = [_PlaneConvolution(*each) for each in zip(kernels, ctx.strides, strict=True)]
+        convolutions = [PlaneConvolution(*each) for each in zip(kernels, ctx.strides, strict=True)]
         gradients = [gradient.movedim(1, -1).contiguous() for gradient in gradients]  # (B, D, h, w, C)
         of_features = torch.empty_like(features)
         for b, sweep in enumerate(ctx.sweeps):
@@ -475,182 +342,3 @@ def _spread(deviations: list[Tensor]) -> tuple[Tensor, Tensor]:
 def _as_planes(volume: Tensor, sweep: PlaneSweep) -> Tensor:
     """(N, C) -> (n, C, h, w), the channels still side by side in memory."""
     return volume.view(-1, *sweep.size[1:], volume.shape[-1]).permute(0, 3, 1, 2)
-
-
-class _Rectified:
-    """A volume (B, C, D, h, w), normalised and rectified where it is looked at; and the gradient of that.
-
-    Args:
-        x: the volume.
-        norm: which looks at each sample alone; None if all has been done.
-    """
-
-    def __init__(self, x: Tensor, norm: nn.Module | None):
-        self.x, self.norm = x, norm
-        if norm is None:
-            return
-        pieces = ((self._wide(b, planes) for planes in _slabs(x)) for b in range(len(x)))
-        moments = [_moments(each, _groups(norm)) for each in pieces]
-        self.mean, variance = (torch.stack(each) for each in zip(*moments, strict=True))  # (B, C) each
-        self.rate = (variance + norm.eps).rsqrt()
-        self.scale = norm.weight * self.rate
-        self.shift = norm.bias - self.mean * self.scale
-        self.sums = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
-
-    def _wide(self, b: int, planes: slice) -> Tensor:
-        return _wide(self.x[b, :, planes].movedim(0, -1))
-
-    def look(self, b: int, planes: slice) -> Tensor:
-        """(n, h, w, C), at least float32."""
-        x = self._wide(b, planes)
-        return x if self.norm is None else torch.addcmul(self.shift[b], x, self.scale[b]).relu_()
-
-    def add_up(self, b: int, planes: slice, gradient: Tensor) -> None:
-        """Of some planes' gradient, (n, h, w, C), what the mean and the variance will have to do with it."""
-        if self.norm is None:
-            return
-        gradient = gradient * (self.look(b, planes) > 0)
-        self.sums[0][b] += gradient.sum((0, 1, 2))
-        self.sums[1][b] += gradient.mul_(self._wide(b, planes) - self.mean[b]).sum((0, 1, 2)) * self.rate[b]
-
-    def backward(self, b: int, planes: slice, gradient: Tensor) -> Tensor:
-        """Gradient of these planes of x, once all of it was added up."""
-        if self.norm is None:
-            return gradient
-        x, groups = self._wide(b, planes), _groups(self.norm)
-        shares = [(self.norm.weight * each[b]).view(groups, -1) for each in self.sums]
-        count = self.x[b].numel() / groups
-        constant, slope = ((each.sum(1, keepdim=True) / count).expand_as(each).flatten() for each in shares)
-        slope = slope * self.rate[b].square()
-        constant = self.mean[b] * slope - constant * self.rate[b]
-        through = gradient * (self.look(b, planes) > 0)
-        return torch.addcmul(constant, x, -slope).addcmul_(through, self.scale[b])
-
-    def affine(self) -> list[Tensor]:
-        """Gradients of the normalisation's weight and bias, if there are any."""
-        return [] if self.norm is None else [self.sums[1].sum(0), self.sums[0].sum(0)]
-
-
-def _slabs(x: Tensor) -> list[slice]:
-    """Ranges of planes of (B, C, D, h, w), which with 8 channels stay in the cache."""
-    D, step = x.shape[2], max(1, SLAB // x[0, 0, 0].numel())
-    return [slice(first, min(first + step, D)) for first in range(0, D, step)]
-
-
-class _LastLayer(torch.autograd.Function):
-    """A 3 x 3 x 3 convolution of a sum that is not stored, of volumes that are normalised on the way.
-
-    (B, C, D, h, w) twice -> (B, D, h, w). By planes, for the library's own 3D convolution to one channel is
-    several times slower.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, kernel: Tensor, norms: list[nn.Module | None], up: Tensor, skip: Tensor, *affine: Tensor
-    ) -> Tensor:
-        branches = [_Rectified(*each) for each in zip((up, skip), norms, strict=True)]
-        ctx.save_for_backward(kernel, up, skip)
-        ctx.norms = norms
-        conv = _PlaneConvolution(kernel, 1)
-        result = conv.result(len(up), *up.shape[2:])
-        for b, planes in _LastLayer._places(up):
-            conv.add(_LastLayer._sum(branches, b, planes, kernel), planes.start, result[b])
-        return result.squeeze(-1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        kernel, *volumes = ctx.saved_tensors
-        branches = [_Rectified(*each) for each in zip(volumes, ctx.norms, strict=True)]
-        conv, of_sum = _PlaneConvolution(kernel, 1), torch.empty_like(volumes[0])
-        for b, planes in _LastLayer._places(of_sum):
-            total = _LastLayer._sum(branches, b, planes, kernel)
-            of_x = conv.backward(total, planes.start, gradient[b].unsqueeze(-1), None).movedim(1, -1)
-            of_sum[b, :, planes] = of_x.movedim(-1, 0)
-            for branch in branches:
-                branch.add_up(b, planes, _wide(of_x))
-        of_up = torch.empty_like(of_sum)
-        for b, planes in _LastLayer._places(of_sum):
-            of_x = _wide(of_sum[b, :, planes].movedim(0, -1))
-            up, skip = (branch.backward(b, planes, of_x).movedim(-1, 0) for branch in branches)
-            of_up[b, :, planes], of_sum[b, :, planes] = up, skip  # the sum's is not needed any more
-        affine = [each for branch in branches for each in branch.affine()]
-        return conv.gradient(), None, of_up, of_sum, *affine
-
-    @staticmethod
-    def _places(x: Tensor) -> Iterator[tuple[int, slice]]:
-        return ((b, planes) for b in range(len(x)) for planes in _slabs(x))
-
-    @staticmethod
-    def _sum(branches: list[_Rectified], b: int, planes: slice, kernel: Tensor) -> Tensor:
-        """(n, C, h, w)"""
-        one, other = (branch.look(b, planes) for branch in branches)
-        return (one + other).movedim(-1, 1).to(kernel.dtype)
-
-
-class _PlaneConvolution:
-    """A 3 x 3 x 3 convolution fed plane by plane: 3 x 3 convolutions of each, added where they belong."""
-
-    def __init__(self, kernel: Tensor, stride: int):
-        self.kernel, self.stride = kernel, stride
-        self.kernels = [torch.cat([kernel[:, :, tap] for tap in taps]) for _, taps in READS[stride]]
-        self.gradients = [torch.zeros_like(flat) for flat in self.kernels]
-
-    def result(self, B: int, D: int, h: int, w: int) -> Tensor:
-        """Zeros to add to: (B, D, h, w, C1), of a volume of this size."""
-        s = self.stride
-        return self.kernel.new_zeros(B, D // s, h // s, w // s, len(self.kernel))
-
-    def _reads(self, first: int, count: int) -> Iterator[tuple[int, slice, list[int]]]:
-        """Number of a kernel, which of these planes it reads, the result's plane where each tap begins."""
-        for number, (phase, taps) in enumerate(READS[self.stride]):
-            skip = (phase - first) % self.stride
-            if skip < count:
-                yield (
-                    number,
-                    slice(skip, None, self.stride),
-                    [(first + skip + 1 - tap) // self.stride for tap in taps],
-                )
-
-    def add(self, volume: Tensor, first: int, result: Tensor) -> None:
-        """Add to the result (D, h, w, C1) the share of planes (n, C, h, w) of the volume, from a first on."""
-        for number, planes, starts in self._reads(first, len(volume)):
-            out = F.conv2d(volume[planes], self.kernels[number], stride=self.stride, padding=1).permute(
-                0, 2, 3, 1
-            )
-            for start, part in zip(starts, out.split(len(self.kernel), dim=-1), strict=True):
-                low, high = max(start, 0), min(start + len(part), len(result))
-                result[low:high] += part[low - start : high - start]
-
-    def backward(self, volume: Tensor, first: int, gradient: Tensor, others: Tensor | None) -> Tensor:
-        """Gradient of these planes, from that of the result, added to others; the kernel's is added up."""
-        of_volume = torch.zeros_like(volume) if others is None and self.stride > 1 else others
-        geometry = [self.stride] * 2, [1, 1], [1, 1], False, [0, 0], 1
-        for number, planes, starts in self._reads(first, len(volume)):
-            x = volume[planes]
-            of_out = torch.cat([_padded(gradient, start, len(x)) for start in starts], dim=-1).permute(
-                0, 3, 1, 2
-            )
-            of_x, of_kernel, _ = torch.ops.aten.convolution_backward(
-                of_out, x, self.kernels[number], None, *geometry, [True, True, False]
-            )
-            if of_volume is None:  # with stride 1 there is one part, of all planes
-                of_volume = of_x
-            else:
-                of_volume[planes] += of_x
-            self.gradients[number] += of_kernel
-        return of_volume
-
-    def gradient(self) -> Tensor:
-        """The kernel's gradient."""
-        gradient = torch.empty_like(self.kernel)
-        for (_, taps), flat in zip(READS[self.stride], self.gradients, strict=True):
-            for tap, part in zip(taps, flat.split(len(self.kernel)), strict=True):
-                gradient[:, :, tap] = part
-        return gradient
-
-
-def _padded(planes: Tensor, start: int, count: int) -> Tensor:
-    """So many planes from a start on, zeros where there are none."""
-    low, high = max(start, 0), min(start + count, len(planes))
-    return F.pad(planes[low:high], (0, 0, 0, 0, 0, 0, low - start, start + count - high))

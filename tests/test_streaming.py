@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from cameras import DEVICES, QUARTER_TURN, rig
 from torch import Tensor, nn
 
-from mvsnet_edu import CostRegNet, streaming, variance_cost_volume
+from mvsnet_edu import CostRegNet, last_layer, streaming, variance_cost_volume
 from mvsnet_edu.cost_volume import Window
 from mvsnet_edu.layers import pad_to_multiple
 from mvsnet_edu.streaming import streamed_cost, sweep_convolutions
@@ -136,6 +136,7 @@ def test_the_cost_is_that_of_the_network_on_the_volume(norm, training, chained, 
 def test_without_gradients_it_is_the_same(norm, training, chained, slab, monkeypatch):
     """The normalisations in pieces and in place, the upsampling twice, the last layer by planes."""
     monkeypatch.setattr(streaming, "SLAB", slab)
+    monkeypatch.setattr(last_layer, "SLAB", slab)
     network, views = CostRegNet(norm, chained).double(), inputs(channels=32, D=17, h=12, w=20)
     for value in network.parameters():  # fresh normalisations scale by 1 and shift by 0
         if value.ndim == 1:
@@ -156,21 +157,35 @@ def normalized(x: Tensor, norm: nn.Module | None) -> Tensor:
 @pytest.mark.parametrize("slab", [1, 300, 10**9])
 @pytest.mark.parametrize(
     "up, skip",
-    [(None, None), (nn.GroupNorm(2, 4), nn.GroupNorm(1, 4)), (nn.InstanceNorm3d(4, affine=True), None)],
-    ids=["none pending", "groups", "instances, and none on the skip"],
+    [
+        (nn.GroupNorm(2, 4), None),
+        (nn.GroupNorm(1, 4), nn.GroupNorm(2, 4)),
+        (nn.InstanceNorm3d(4, affine=True), nn.InstanceNorm3d(4, affine=True)),
+        (nn.BatchNorm3d(4), nn.BatchNorm3d(4)),
+        (nn.BatchNorm3d(4).eval(), nn.BatchNorm3d(4).eval()),
+    ],
+    ids=["nothing pending on the skip", "groups", "instances", "batch", "running averages"],
 )
 def test_the_last_layer_is_a_convolution_of_the_normalised_sum(up, skip, slab, monkeypatch):
-    """Its gradients, too: of both volumes, the kernel, and what the normalisations have learned."""
-    monkeypatch.setattr(streaming, "SLAB", slab)
+    """Its gradients, too: of both volumes, both kernels, and what the normalisations have learned."""
+    monkeypatch.setattr(last_layer, "SLAB", slab)
     norms = [deepcopy(norm).double() if norm else None for norm in (up, skip)]
     affine = [weight for norm in norms if norm for weight in (norm.weight, norm.bias)]
     for weight in affine:
         nn.init.normal_(weight)
-    volumes = [3 + torch.randn(2, 4, 7, 5, 9).double() for _ in range(2)]
-    leaves = [x.requires_grad_() for x in (torch.randn(1, 4, 3, 3, 3).double(), *volumes)] + affine
-    mine = streaming._LastLayer.apply(leaves[0], norms, *leaves[1:])
-    total = sum(normalized(x, norm) for x, norm in zip(volumes, norms, strict=True))
+    leaves = [torch.randn(1, 4, 3, 3, 3), torch.randn(6, 4, 3, 3, 3)]
+    leaves += [3 + torch.randn(2, 6, 9, 3, 5), 3 + torch.randn(2, 4, 18, 6, 10)]
+    leaves = [x.double().requires_grad_() for x in leaves] + affine
+    copies = deepcopy(norms)
+    mine = last_layer._LastLayer.apply(*leaves[:4], norms, *affine)
+    deconvolved = F.conv_transpose3d(leaves[2], leaves[1], stride=2, padding=1, output_padding=1)
+    total = normalized(deconvolved, norms[0]) + normalized(leaves[3], norms[1])
     right = F.conv3d(total, leaves[0], padding=1).squeeze(1)
     direction = torch.randn_like(mine)
     close([mine], [right])
     close(*(torch.autograd.grad(made, leaves, direction) for made in (mine, right)))
+    for norm, copy in zip(norms, copies, strict=True):  # running averages took note of it twice
+        if norm is not None and norm.training:
+            normalized(deconvolved if norm is norms[0] else leaves[3], copy)
+            normalized(deconvolved if norm is norms[0] else leaves[3], copy)
+            close(norm.buffers(), copy.buffers())
