@@ -45,6 +45,9 @@ def variational_refinement(
     Returns:
         (B, h, w).
 
+    Raises:
+        ValueError: if images and depth map differ in size.
+
     Source: section 3.4 of the R-MVSNet paper, whose code was never released; this is not the same energy.
 
     >>> K, pose = torch.eye(3).expand(1, 2, 3, 3), torch.eye(4).expand(1, 2, 4, 4)
@@ -53,6 +56,9 @@ def variational_refinement(
     >>> torch.equal(refined, depth)  # cameras in one place say nothing about depth
     True
     """
+    if images.shape[-2:] != depth.shape[-2:]:
+        (H, W), (h, w) = images.shape[-2:], depth.shape[-2:]
+        raise ValueError(f"images of {W} x {H} pixels must have the size of the depth map, {w} x {h}")
     step = torch.as_tensor(interval, dtype=depth.dtype, device=depth.device).reshape(-1, 1, 1) / 2
     likeness = smoothness * _likeness(images[:, 0])  # (B, 4, h, w)
     for _ in range(rounds):

@@ -104,3 +104,9 @@ def test_another_unit_and_another_batch_change_nothing(plane):
     )
     torch.testing.assert_close(both[1], 1000 * both[0])
     torch.testing.assert_close(both[:1], variational_refinement(rounded, images, K, E, 0.2))
+
+
+def test_images_of_another_size_are_refused_in_a_sentence():
+    K, E = rig()
+    with pytest.raises(ValueError, match="104 x 80 pixels must have the size of the depth map, 52 x 40"):
+        variational_refinement(torch.ones(1, H, W), torch.rand(1, 3, 3, 2 * H, 2 * W), K, E, 0.1)
