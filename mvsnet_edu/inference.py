@@ -30,7 +30,7 @@ from .enlargement import enlarge_images, pool_estimate
 from .errors import InputError
 from .features import CHANNELS, STRIDE
 from .locking import locked
-from .memory import free_memory, is_out_of_memory
+from .memory import free_memory, is_out_of_memory, keep_freed_memory
 from .models import PLANES, DepthEstimate, MVSNet, RMVSNet
 from .streaming import SLAB
 from .tiles import GRID, Tile, cut_into_tiles
@@ -123,6 +123,7 @@ def estimate_scene(
 
     Source: ``mvsnet/test.py``, which writes the depth before refinement.
     """
+    keep_freed_memory()
     out = Path(out)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     memory = memory or int(SHARE * free_memory(device))
