@@ -53,20 +53,20 @@ def save_network(network: nn.Module, path: str | PathLike[str], **notes: str) ->
     ...     load_network(MVSNet, f"{folder}/mine.safetensors").config["norm"]
     'instance'
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = Path(path)
     temporary = path.with_name(f".{path.name}.new")
     header = {"class": type(network).__name__, "config": json.dumps(network.config), **notes}
     header["enlarge"] = str(getattr(network, "enlarge", 1))  # no matter of the network, but of its use
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    content = save(weights, header)  # save_file has temporary files of its own, which a killed process leaves
     try:
-        save_file(weights, temporary, metadata=header)
+        temporary.write_bytes(content)
         temporary.replace(path)  # in one step: whoever reads the file meanwhile finds the old one, whole
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written: {error}.") from None
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def load_network(
