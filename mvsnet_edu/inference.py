@@ -231,7 +231,8 @@ def _check(scene: Scene, out: Path, jobs: list[_Job], size: tuple[int, int] | No
     if not jobs:
         raise InputError(f"{scene.folder / 'pair.txt'} names no sources, so there is nothing to compare.")
     for job in jobs:  # before an image of a size that does not fit is made
-        _tiles(job, memory)
+        if min(job.size) > 0:  # else the image itself is too small
+            _tiles(job, memory)
     for view in {view for job in jobs for view in job.views}:
         scene.resized(view, size)
 
