@@ -65,10 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(sentence: str, code: int) -> int:
-    """In one line, whatever is in the names of files: no line breaks, nothing that steers a terminal."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)
-    print(f"mvsnet-edu: {shown}", file=sys.stderr)
+    print(f"mvsnet-edu: {_printable(sentence)}", file=sys.stderr)
     return code
+
+
+def _printable(line: str) -> str:
+    """One line, whatever is in the names of files and in answers: nothing that steers a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 # --- what the commands take --------------------------------------------------------------------------
@@ -538,7 +541,7 @@ def _grade(options: argparse.Namespace) -> None:
     from .data.formats import atomic_write
 
     grades = exercises.grade(options.notebook, options.names, time_limit=options.seconds)
-    print(grades)
+    print(*map(_printable, str(grades).splitlines()), sep="\n")
     if options.json:
         with atomic_write(options.json) as file:
             file.write(grades.json().encode())

@@ -24,7 +24,7 @@ from torch import Tensor
 from .camera import scale_intrinsics
 from .cost_volume import Window
 from .data.formats import Camera, atomic_write, image_size, read_cam, read_pfm, write_cam, write_pfm
-from .data.scene import Scene
+from .data.scene import Scene, camera_path
 from .depth import winner_of_sweep
 from .enlargement import enlarge_images, pool_estimate
 from .errors import InputError
@@ -434,7 +434,7 @@ def _fingerprint_of_network(network: MVSNet | RMVSNet) -> str:
 
 
 def _fingerprint_of_scene(scene: Scene) -> str:
-    cameras = scene.camera_folder.glob("*_cam.txt")
+    cameras = [camera_path(scene.camera_folder, view) for view in scene.views]
     paths = [*scene.image_paths.values(), *cameras, scene.folder / "pair.txt"]
     return _fingerprint([path.read_bytes() for path in sorted(paths)])
 

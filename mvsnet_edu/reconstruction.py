@@ -230,8 +230,12 @@ def _write_mask(path: Path, mask: Path | None, size: tuple[int, int]) -> None:
 
 
 def _prepared(out: Path) -> list[PreparedPhoto]:
-    rows = json.loads((out / "photos" / "photos.json").read_bytes())
-    return [PreparedPhoto(**row | {"size": tuple(row["size"])}) for row in rows]
+    path = out / "photos" / "photos.json"
+    try:
+        rows = json.loads(path.read_bytes())
+        return [PreparedPhoto(**row | {"size": tuple(row["size"])}) for row in rows]
+    except (ValueError, TypeError, LookupError) as error:
+        raise InputError(f"{path} is damaged: remove it, and the photos are prepared again.") from error
 
 
 # --- cameras -----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -54,6 +55,7 @@ from mvsnet_edu.evaluation import read_observation_mask
 from mvsnet_edu.exercises.grading import Grades, Mark, asked_in, read_notebook
 from mvsnet_edu.models import load_pretrained
 from mvsnet_edu.recipe import read_recipe
+from mvsnet_edu.reconstruction import _prepared
 from mvsnet_edu.run_folder import RunFolder
 
 TRILLION = 10**12
@@ -134,6 +136,9 @@ def test_a_header_that_promises_too_much_is_refused_before_anything_is_allocated
         assert "exceeds limit" in refused(image_size, large) and "exceeds limit" in refused(read_image, large)
         bomb = written("bomb.png", png_of(40_000, 5_000, 5_000))
         assert "exceeds limit" in refused(read_photo, bomb, 100)
+        hollow = written("hollow.png", png_of(32, 1_000_000, 24))
+        assert "more pixels than its bytes can hold" in refused(read_image, hollow)
+        assert read_image(written("black.png", png_of(4_000, 1_000, 1_000))).shape == (3, 1_000, 4_000)
         start = b"Pf\n1000000 1000000\n-1\n"
         map_ = with_holes("a.pfm", len(start) + 4 * TRILLION, start)
         assert "announces 1000000 x 1000000 pixels" in refused(read_pfm, map_)
@@ -260,6 +265,37 @@ def test_a_run_folder_with_a_link_that_leads_out_is_refused(name):
     Path("run").mkdir()
     (Path("run") / name).symlink_to(mine.resolve())
     assert name in refused(RunFolder, Path("run")) and mine.read_bytes() == b"precious"
+
+
+def test_what_is_written_takes_the_place_of_a_link_and_does_not_follow_it(capsys):
+    mine = written("mine.txt", b"precious")
+    Path("week1.ipynb").symlink_to(mine)
+    Path("dangling.ipynb").symlink_to("nowhere.txt")
+    for name in ("week1.ipynb", "dangling.ipynb"):
+        assert main(["exercises", "export", name, "--names", "less-k"]) == 0
+        assert not Path(name).is_symlink() and read_notebook(name)["cells"]
+    assert mine.read_bytes() == b"precious" and not Path("nowhere.txt").exists()
+
+
+@pytest.mark.parametrize("name", [b"../outside.png", b"/outside.png", b"../../../../etc/passwd"])
+def test_a_colmap_model_whose_photos_lie_elsewhere_writes_nothing_there(name):
+    files = {key: value.replace(b"a photo 1.png", name) for key, value in colmap_text().items()}
+    put(Path("a/dense"), files | {"outside.png": picture()})
+    with contextlib.suppress(InputError):  # a photo that is there may be read
+        assert len(scene_from_colmap("a/dense", "b/scene").views) == 3
+    assert {path.name for path in Path(".").iterdir()} <= {"a", "b"}
+    assert {path.name for path in Path("a").rglob("*.*")} <= {Path(name).name for name in files} | {
+        "outside.png"
+    }
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'[{"file": "a"}]', b'[{"size": 3}]'])
+def test_damaged_notes_on_prepared_photos_are_named(content):
+    written("out/photos/photos.json", content)
+    if content == b"{}":
+        assert _prepared(Path("out")) == []  # and so too few
+    else:
+        assert "photos.json is damaged: remove it" in refused(_prepared, Path("out"))
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".npz", ".npy", ".safetensors"])

@@ -49,6 +49,7 @@ UNFINISHED = f".{'[0-9a-f]' * 32}.tmp"  # how files and folders are called until
 MAX_PLANES = 100_000
 MAX_PIXELS = 1 << 28
 MAX_TEXT = 1 << 24  # bytes; a pair.txt of 100,000 views
+PNG_PIXELS = 8 * 1032  # in a byte: bits, in the best case of its compression
 IMAGE_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")  # others of Pillow's start programs
 FLOAT32_MAX = torch.finfo(torch.float32).max
 ROTATION_TOLERANCE = 1e-2  # cameras written with three digits still pass
@@ -558,13 +559,15 @@ def opened_image(path: Path, formats: Sequence[str] = IMAGE_FORMATS) -> Iterator
     """An image opened by Pillow; whatever goes wrong with it is an InputError that names the file."""
     from PIL import Image, UnidentifiedImageError
 
-    file_size(path)
+    size = file_size(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a large photo or odd metadata: the pixels decide
             with Image.open(path, formats=formats) as image:
                 if 0 in image.size:
                     raise ValueError("it has no pixels")
+                if image.format == "PNG" and math.prod(image.size) > PNG_PIXELS * size:
+                    raise ValueError("its header announces more pixels than its bytes can hold")
                 yield image
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not an image.") from error
@@ -582,7 +585,9 @@ def rgb_pixels(image) -> np.ndarray:
     if image.mode.upper().endswith("A") or "transparency" in image.info:
         rgba = np.asarray(image.convert("RGBA")).astype(np.float32) / 255
         return rgba[..., :3] * rgba[..., 3:]
-    return np.asarray(image.convert("RGB")).astype(np.float32) / 255
+    rgb = np.asarray(image.convert("RGB")).astype(np.float32)
+    rgb /= 255  # in place: a large photo fills the memory
+    return rgb
 
 
 def write_image(path: str | Path, image: Tensor) -> None:
