@@ -24,7 +24,7 @@ from torch import Tensor
 from .camera import scale_intrinsics
 from .cost_volume import Window
 from .data.formats import Camera, atomic_write, image_size, read_cam, read_pfm, write_cam, write_pfm
-from .data.scene import Scene, camera_path
+from .data.scene import Scene, camera_path, refuse_small
 from .depth import winner_of_sweep
 from .enlargement import enlarge_images, pool_estimate
 from .errors import InputError
@@ -219,6 +219,7 @@ def _job(
     enlarge: int = 1,
 ) -> _Job:
     W, H = size or image_size(scene.image_paths[view])
+    refuse_small(scene.image_paths[view], (W, H))
     depths = scene.depth_values(view, depth_num, inverse)
     larger = enlarge * H // STRIDE, enlarge * W // STRIDE
     return _Job(scene.with_sources(view, num), depths, larger, enlarge)

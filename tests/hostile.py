@@ -252,7 +252,7 @@ class Verdict(NamedTuple):
     said: str = ""
 
 
-BUSY, WAITING, MEGABYTES = 20, 200, 700  # what a case may take: seconds of work, and on the clock
+BUSY, WAITING, MEGABYTES = 20, 200, 1500  # what a case may take: seconds of work, and on the clock
 
 
 def damaged(reader: Reader, seed: Folder, dice: random.Random) -> Folder:

@@ -522,16 +522,26 @@ READERS = [
     Reader("command train, recipe", recipe, _recipe_command, costly=True),
     Reader("command grade", _small_notebook, _grade, costly=True),
     *(
-        Reader(f"option {option}", _with(b"2", _at_a(files)), _options(*words, option), "^a/", costly=True)
-        for words, files, options in [
-            (("depth", "a/", "out", "--device", "cpu"), lambda: scene(False), ("--planes", "--sources")),
-            (("depth", "a/", "out", "--device", "cpu"), lambda: scene(False), ("--memory", "--enlarge")),
-            (("fuse", "a/", "a/made"), estimates, ("--min-views", "--min-probability")),
-            (("fuse", "a/", "a/made"), estimates, ("--max-reprojection", "--max-relative-depth")),
-            (("evaluate", "a/ascii.ply", "a/plain.ply"), clouds, ("--threshold", "--thin")),
-            (("evaluate", "a/ascii.ply", "a/plain.ply"), clouds, ("--max-distance",)),
-            (("colmap", "a/", "out"), colmap_text, ("--planes", "--sources")),
-            (("exercises", "export", "out", "--names"), dict, ("count-planes",)),
+        Reader(f"option {option}", _with(value, _at_a(files)), _options(*words, option), "^a/", costly=True)
+        for words, files, options, value in [
+            (
+                ("depth", "a/", "out", "--device", "cpu"),
+                lambda: scene(False),
+                ("--planes", "--sources"),
+                b"2",
+            ),
+            (
+                ("depth", "a/", "out", "--device", "cpu"),
+                lambda: scene(False),
+                ("--memory", "--enlarge"),
+                b"1",
+            ),
+            (("fuse", "a/", "a/made"), estimates, ("--min-views", "--max-reprojection"), b"2"),
+            (("fuse", "a/", "a/made"), estimates, ("--min-probability", "--max-relative-depth"), b"0.5"),
+            (("evaluate", "a/ascii.ply", "a/plain.ply"), clouds, ("--threshold", "--max-distance"), b"0.5"),
+            (("evaluate", "a/ascii.ply", "a/plain.ply"), clouds, ("--thin",), b"0.25"),
+            (("colmap", "a/", "out"), colmap_text, ("--planes", "--sources"), b"8"),
+            (("exercises", "export", "out"), dict, ("--names",), b"count-planes"),
         ]
         for option in options
     ),

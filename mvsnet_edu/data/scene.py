@@ -247,8 +247,7 @@ class Scene:
         image = self.image(view)
         H0, W0 = image.shape[-2:]
         W, H = size or (W0, H0)
-        if min(W, H) < STRIDE:
-            raise InputError(f"{self.image_paths[view]} at {W} x {H} pixels is too small for a depth map.")
+        refuse_small(self.image_paths[view], (W, H))
         return _resize(image, (H, W)), self.camera(view).scaled(W / W0, H / H0)
 
     def depth_values(self, view: int, num: int | None = None, inverse: bool = False) -> Tensor:
@@ -439,6 +438,12 @@ def _check_views(images: set[int], cameras: set[int], pairs: Pairs, depths: set[
 def named_views(pairs: Pairs) -> set[int]:
     """All views that a pair file speaks of, as references or as sources."""
     return set(pairs).union(source for sources in pairs.values() for source, _ in sources)
+
+
+def refuse_small(path: Path, size: tuple[int, int]) -> None:
+    """Raise InputError for an image of which nothing would be left at the size of a depth map."""
+    if min(size) < STRIDE:
+        raise InputError(f"{path} at {size[0]} x {size[1]} pixels is too small for a depth map.")
 
 
 def refuse_full(folder: Path) -> None:
