@@ -59,7 +59,7 @@ def _compiled(compiler: str, flags: list[str]) -> ctypes.CDLL | None:
         library = Path(folder) / "sweep.so"
         command = [compiler, *flags, "-std=gnu11", "-shared", "-fPIC", str(source), "-o", str(library)]
         try:
-            subprocess.run(command, check=True, capture_output=True, timeout=60)
+            subprocess.run(command, check=True, capture_output=True, timeout=600)  # if all is busy
             return ctypes.CDLL(str(library))
         except (OSError, subprocess.SubprocessError):
             return None

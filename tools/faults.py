@@ -165,9 +165,12 @@ def prepare(folder: Path) -> dict[str, Command]:
     import torch.utils.tensorboard  # noqa: F401
 
     import mvsnet_edu.figures
+    import mvsnet_edu.native
     import mvsnet_edu.reconstruction
     import mvsnet_edu.training  # noqa: F401
 
+    # Compiled here, once: a child without room for files could not, and without C the last bits are others.
+    mvsnet_edu.native.available(torch.zeros(1))
     scene, photos, cpu = small_scene(folder / "scene"), small_photos(folder / "photos"), ["--device", "cpu"]
     (folder / "recipe.toml").write_text(RECIPE.format(scene=scene))
     depth = Command("depth", lambda out: ["depth", str(scene), str(out), *cpu])
