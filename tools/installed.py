@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 #: Tests of the checkout and of the book.
-ELSEWHERE = [f"test_{name}.py" for name in ("packaging", "book", "pdf", "launch", "speed", "spelling")]
+ELSEWHERE = [f"test_{name}.py" for name in "packaging book pdf launch links speed spelling".split()]
 
 #: What an installed package might lack: names, the command, and files beside the modules.
 FEW = [f"test_{name}.py" for name in ("imports", "cli", "checkpoints", "recipe")]
