@@ -127,11 +127,13 @@ def test_a_batch_gives_what_its_images_give_one_by_one(architecture, norm, devic
     torch.testing.assert_close(net.eval()(images), together, rtol=0, atol=0)
 
 
-def test_too_small_an_image_and_an_unknown_architecture_are_errors():
+def test_too_small_an_image_and_an_unknown_architecture_or_padding_are_errors():
     with pytest.raises(ValueError, match="at least 4 x 4 pixels, not 9 x 3"):
         FeatureNet()(torch.rand(1, 3, 3, 9))
     with pytest.raises(ValueError, match="'paper' or 'unet', not 'resnet'"):
         FeatureNet("resnet")
+    with pytest.raises(ValueError, match="'valid'"):
+        FeatureNet(padding="valid")
 
 
 # Standardisation
