@@ -467,7 +467,8 @@ def _options(*before: object) -> Callable[[Path], None]:
     """A command with an option whose value is what stands in a file."""
 
     def read(folder: Path) -> None:
-        value = (folder / "value").read_text(errors="replace").replace("\0", "")[:200]
+        path = folder / "value"  # which may be gone
+        value = path.read_text(errors="replace").replace("\0", "")[:200] if path.exists() else ""
         try:
             command(*(folder / word if "/" in str(word) else word for word in before), value)
         except InputError as error:

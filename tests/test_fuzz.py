@@ -173,7 +173,7 @@ def test_weights_that_ask_for_more_than_their_file_holds():
     name = "cost_regularization.prob.weight"
     torch.save({"model": content | {name: torch.zeros(1).expand(10**6, 10**6)}}, "repeated.ckpt")
     with zipfile.ZipFile("packed.pt", "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("a/data.pkl", bytes(1 << 28))
+        file.writestr("a/data.pkl", bytes(1 << 24))
 
     def read_them() -> None:
         assert "does not fit RMVSNet" in refused(load_pretrained, "wide.safetensors")
@@ -459,7 +459,7 @@ def test_an_exercise_that_a_notebook_lists_twice_counts_once():
 def test_a_photo_whose_notes_on_the_lens_are_damaged_is_named_or_read():
     whole = picture(suffix="jpg", exif=exif())
     start = whole.index(b"Exif")
-    for at in range(start, start + 250):
+    for at in range(start, start + 250, 3):
         path = written("a.jpg", whole[:at] + b"\xff\xff" + whole[at + 2 :])
         try:
             assert read_photo(path, 30).image.shape[0] == 3
