@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ from mvsnet_edu.cli import main
 from mvsnet_edu.data import Scene, write_scene
 from mvsnet_edu.data.colmap import scene_from_colmap
 from mvsnet_edu.data.formats import atomic_write, image_size, read_cam, read_image, read_pair, read_pfm
-from mvsnet_edu.data.photos import find_photos, read_photo
+from mvsnet_edu.data.photos import _focal_share, find_photos, read_photo
 from mvsnet_edu.data.ply import read_ply
 from mvsnet_edu.evaluation import read_observation_mask
 from mvsnet_edu.exercises.grading import Grades, Mark, asked_in, read_notebook
@@ -465,6 +466,21 @@ def test_a_photo_whose_notes_on_the_lens_are_damaged_is_named_or_read():
             assert read_photo(path, 30).image.shape[0] == 3
         except InputError as error:
             assert "a.jpg" in str(error)
+
+
+@pytest.mark.parametrize(("millimetres", "focal"), [(26, 26), (0, None), (1, None), (65_535, None)])
+def test_notes_on_a_lens_that_there_is_not_say_nothing(millimetres, focal):
+    notes = exif()
+    notes.get_ifd(0x8769)[0xA405] = millimetres
+    del notes.get_ifd(0x8769)[0x920A]
+    photo = read_photo(written("a.jpg", picture(suffix="jpg", exif=notes)), 30)
+    assert (photo.focal is None) == (focal is None)
+
+
+@pytest.mark.parametrize("resolution", [1e-300, 1e300])
+def test_a_lens_and_a_sensor_that_do_not_go_together_say_nothing(resolution):
+    notes = {0x920A: 4.2, 0xA20E: resolution}
+    assert _focal_share(SimpleNamespace(get_ifd=lambda tag: notes), (32, 24)) is None
 
 
 # --- the command line --------------------------------------------------------------------------------

@@ -136,10 +136,16 @@ def _focal_share(exif, size: tuple[int, int]) -> float | None:
     notes = exif.get_ifd(EXIF)
     film, focal, resolution = (_positive(notes.get(tag)) for tag in (FOCAL_35MM, FOCAL_MM, PLANE_RESOLUTION))
     if film:
-        return film / FILM_DIAGONAL
+        return _of_a_lens(film / FILM_DIAGONAL)
     unit = UNIT_MM.get(notes.get(PLANE_UNIT, 2))
     taken = [_positive(notes.get(tag)) or now for tag, now in zip((WIDTH, HEIGHT), size, strict=True)]
-    return focal * resolution / unit / math.hypot(*taken) if focal and resolution and unit else None
+    known = focal and resolution and unit
+    return _of_a_lens(focal * resolution / unit / math.hypot(*taken)) if known else None
+
+
+def _of_a_lens(share: float) -> float | None:
+    """What no lens has, from 2 to 4,000 mm on film, says nothing."""
+    return share if 2 < share * FILM_DIAGONAL < 4000 else None
 
 
 def _positive(value) -> float | None:
