@@ -287,9 +287,10 @@ def read_model(folder: str | Path) -> SparseModel:
 def is_whole(folder: Path) -> bool:
     """Whether a binary model's photos and its points, which are written last, can be read to their ends."""
     try:
-        return bool(_binary_images(folder / "images.bin") and _binary_points(folder / "points3D.bin"))
+        _binary_images(folder / "images.bin"), _binary_points(folder / "points3D.bin")
     except (OSError, struct.error, ValueError):
         return False
+    return True
 
 
 def _read(path: Path, reader: Callable[[Path], T]) -> T:
