@@ -139,7 +139,7 @@ def test_without_room_the_file_is_named_and_the_one_before_stays(tmp_path):
     before = path.read_bytes()
     with (
         no_room_beyond(10_000),
-        pytest.raises(InputError, match="mine.safetensors cannot be written: .*File too large"),
+        pytest.raises(InputError, match="mine.safetensors cannot be written: File too large"),
     ):
         save_network(MVSNet(), path, steps="2")
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
