@@ -368,7 +368,9 @@ class Trial:
                     code = self.run_without_room(out, mounted)
                     self.counts["full disks" if code else "disks that were large enough"] += 1
                     check_whole(out, self.expected)
-                    assert code == 0 or not leftovers(out), f"{leftovers(out)} are left over"
+                    assert code in (0, -signal.SIGABRT) or not leftovers(out), (
+                        f"{leftovers(out)} are left over"
+                    )
                     self.go_on(out)
 
     def run_without_room(self, out: Path, mounted: bool) -> int:
@@ -380,6 +382,9 @@ class Trial:
             size = self.dice.randint(4096, max(self.sizes))
             code = self.command.run(out, lambda: limit_files(size, signal.SIG_IGN))
         said = saying(out).read_text()
+        if code == -signal.SIGABRT and "database or disk is full" in said:  # in a thread of pycolmap's own
+            self.counts["aborts by pycolmap"] += 1
+            return code
         assert code == 0 or (code == 2 and said.splitlines()[-1].startswith("mvsnet-edu: ")), f"code {code}"
         assert "Traceback" not in said and said.count("mvsnet-edu: ") == (code != 0), "not one sentence"
         return code
