@@ -2,8 +2,8 @@
 
     python benchmarks/stages.py [--scene FOLDER]
 
-Depth maps and fusion with the defaults of the commands, in a scratch folder, on one thread, by the processor's
-clock.
+Depth maps and fusion with the defaults of the commands, in a scratch folder, on one thread, by the clock of
+the processor.
 """
 
 from __future__ import annotations
