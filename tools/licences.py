@@ -92,9 +92,9 @@ def licence(name: str) -> str:
     about = described(name)
     if name in UNSTATED or not len(about):
         return UNSTATED.get(name) or NOT_HERE[name]
-    stated = about["License"] or ""
+    stated = about.get("License") or ""  # [...] raises, once importlib_metadata is loaded
     short = stated if len(stated) < 40 and re.search("Apache|BSD|ISC|MIT|MPL|PSF", stated) else ""
-    expression = about["License-Expression"] or short
+    expression = about.get("License-Expression") or short
     kinds = [kind for kind in about.get_all("Classifier", []) if kind.startswith("License")]
     names = [expression] if expression else [kind.rpartition(" :: ")[2] for kind in kinds]
     return " AND ".join(SAME.get(name, name) for name in names)
