@@ -277,10 +277,13 @@ def streamed_cost(
     readers = [network.conv0_1] if network.chained else [network.conv0_1, network.conv1_0]
     kernels, strides = zip(*((block[0].weight, block[0].stride[0]) for block in readers), strict=True)
     results = list(sweep_convolutions(*views, kernels, strides, network.MULTIPLE, window))
-    last = finish(readers[-1], results.pop())
-    skip0, x1 = (last, network.conv1_0(last)) if network.chained else (results.pop(), last)
-    skip_norm = None if network.chained else network.conv0_1[1]
-    cost = last_layer(network, network.half(x1), skip0, skip_norm)
+    if network.chained:
+        skip0, skip_norm = finish(network.conv0_1, results.pop()), None
+        up1 = network.half(network.conv1_0(skip0))
+    else:
+        up1 = network.half(finish(network.conv1_0, results.pop()))  # not by a name, which would keep it
+        skip0, skip_norm = results.pop(), network.conv0_1[1]
+    cost = last_layer(network, up1, skip0, skip_norm)
     h, w = window[2:] if window else features.shape[-2:]
     return cost[:, : depth_values.shape[1], :h, :w]
 
