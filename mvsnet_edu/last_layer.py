@@ -66,28 +66,18 @@ def finish(block: nn.Sequential, x: Tensor) -> Tensor:
     True
     """
     _, norm, relu = block
-    remembers = norm.training and isinstance(norm, nn.BatchNorm3d)
-    return relu(norm(x)) if torch.is_grad_enabled() or remembers else _normalize_(norm, x)
+    return relu(norm(x)) if torch.is_grad_enabled() else _normalize_(norm, x)
 
 
 def _normalize_(norm: nn.Module, x: Tensor) -> Tensor:
     """Normalisation and ReLU in place, of (B, C, D, h, w)."""
-    for sample in x.movedim(1, -1):  # (D, h, w, C)
-        pieces = sample.split(max(1, SLAB // sample[0, ..., 0].numel()))
-        scale, shift = _scale_and_shift(norm, pieces)
-        for piece in pieces:
-            piece.copy_(torch.addcmul(shift, wide(piece), scale).relu_())
+    step = max(1, SLAB // x[0, 0, 0].numel())
+    ranges = [slice(first, first + step) for first in range(0, x.shape[2], step)]
+    places = [(b, planes) for b in range(len(x)) for planes in ranges]
+    finished = _Rectified(_Stored(x), norm, places, None)
+    for b, planes in places:
+        x[b, :, planes] = finished.look(b, planes).movedim(-1, 0)
     return x
-
-
-def _scale_and_shift(norm: nn.Module, pieces: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """What a normalisation does to a sample given in pieces (n, h, w, C): scale x + shift, (C,) each."""
-    if isinstance(norm, nn.BatchNorm3d):
-        mean, variance = norm.running_mean, norm.running_var
-    else:
-        mean, variance = _moments(pieces, _groups(norm))
-    scale = norm.weight * (variance + norm.eps).rsqrt()
-    return scale, norm.bias - mean * scale
 
 
 def _batch_moments(norm: nn.BatchNorm3d, pieces: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -251,7 +241,7 @@ class _Rectified:
         if self.norm is None:
             return
         x = self.source.look(b, planes)
-        through = gradient * (torch.addcmul(self.shift[b], x, self.scale[b]) > 0)
+        through = self._through_relu(b, x, gradient)
         self.sums[0][b] += through.sum((0, 1, 2))
         self.sums[1][b] += through.mul_(x - self.mean[b]).sum((0, 1, 2)) * self.rate[b]
 
@@ -260,9 +250,12 @@ class _Rectified:
         if self.norm is None:
             return gradient
         x = self.source.look(b, planes)
-        through = gradient * (torch.addcmul(self.shift[b], x, self.scale[b]) > 0)
+        through = self._through_relu(b, x, gradient)
         constant, slope = self._through_statistics(b, voxels)
         return torch.addcmul(constant, x, slope).addcmul_(through, self.scale[b])
+
+    def _through_relu(self, b: int, x: Tensor, gradient: Tensor) -> Tensor:
+        return gradient * (torch.addcmul(self.shift[b], x, self.scale[b]) > 0)
 
     def _through_statistics(self, b: int, voxels: int) -> tuple[Tensor, Tensor]:
         """What the mean and the variance contribute to the gradient: constant + slope x, (C,) each."""
