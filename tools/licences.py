@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from email.message import Message
-from importlib.metadata import PackageNotFoundError, metadata
+from importlib.metadata import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +35,8 @@ SAME = {
 #: What the metadata leave out.
 UNSTATED = {"axe-playwright-python": "MIT AND MPL-2.0"}  # the second is that of axe-core, inside
 
-#: Installed on other systems or Pythons only.
+#: Installed on other systems or Pythons only. Metadata are not asked even if found: once somebody has imported
+#: setuptools, its own copy of tomli would answer.
 NOT_HERE = {
     "appnope": "BSD",
     "async-timeout": "Apache-2.0",
@@ -80,18 +81,15 @@ def asked_for() -> dict[str, str]:
 
 
 def described(name: str) -> Message:
-    """Its metadata; none where it is not installed."""
-    try:
-        return metadata(name)
-    except PackageNotFoundError:
-        return Message()
+    """Its metadata; none where it is not installed everywhere."""
+    return Message() if name in NOT_HERE else metadata(name)
 
 
 def licence(name: str) -> str:
     """As the package's metadata state it: by an expression, in a few words, or by classifiers."""
-    about = described(name)
-    if name in UNSTATED or not len(about):
+    if name in UNSTATED or name in NOT_HERE:
         return UNSTATED.get(name) or NOT_HERE[name]
+    about = described(name)
     stated = about.get("License") or ""  # [...] raises, once importlib_metadata is loaded
     short = stated if len(stated) < 40 and re.search("Apache|BSD|ISC|MIT|MPL|PSF", stated) else ""
     expression = about.get("License-Expression") or short
