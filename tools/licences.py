@@ -35,8 +35,8 @@ SAME = {
 #: What the metadata leave out.
 UNSTATED = {"axe-playwright-python": "MIT AND MPL-2.0"}  # the second is that of axe-core, inside
 
-#: Installed on other systems or Pythons only. Metadata are not asked even if found: once somebody has imported
-#: setuptools, its own copy of tomli would answer.
+#: Installed on other systems or Pythons only. Metadata are not asked even if found: setuptools brings its own
+#: copy of tomli.
 NOT_HERE = {
     "appnope": "BSD",
     "async-timeout": "Apache-2.0",
