@@ -320,6 +320,13 @@ def _add_network(add: Callable) -> None:
         help="show the network images N times as wide and high: finer depth, N x N times the work, maps of "
         "the same size (default: as in training for images of up to 0.4 megapixels, else 1)",
     )
+    add(
+        "--subsets",
+        choices=("none", "halves", "pairs"),
+        help="look again with each half of the sources, or with every two, and believe at each pixel those "
+        "that agree best: better beside depth edges, with 4 sources 3 and 7 times the work (default: halves "
+        "for images of up to 0.4 megapixels, else none)",
+    )
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the GPU if there is one)")
     add("--memory", type=_amount, metavar="GB", help="use at most so much (default: most of what is free)")
 
@@ -398,12 +405,13 @@ def _colmap(options: argparse.Namespace) -> None:
 
 def _depth(options: argparse.Namespace) -> None:
     from .data.scene import Scene
-    from .inference import estimate_scene, how_much_to_enlarge
+    from .inference import estimate_scene, how_much_to_enlarge, which_subsets
     from .models import load_pretrained
 
     scene, network = Scene.open(options.scene), load_pretrained(options.weights)
     how = _how_to_estimate(options) | {"size": options.size and tuple(options.size)}
     how["enlarge"] = how["enlarge"] or how_much_to_enlarge(network, scene, how["size"])
+    how["subsets"] = how["subsets"] or which_subsets(scene, how["size"])
     made = estimate_scene(scene, options.out, network, **how)
     there = len(scene.references) - len(made)
     print(
@@ -417,6 +425,7 @@ def _how_to_estimate(options: argparse.Namespace) -> dict[str, Any]:
         "depth_num": options.planes,
         "inverse": options.inverse,
         "enlarge": options.enlarge,
+        "subsets": options.subsets,
         "device": _device(options.device),
         "memory": options.memory and int(options.memory * 1e9),
     }

@@ -22,10 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .camera import scale_intrinsics
-from .cost_volume import Window
 from .data.formats import Camera, atomic_write, image_size, read_cam, read_pfm, write_cam, write_pfm
 from .data.scene import Scene, camera_path, refuse_small
-from .depth import winner_of_sweep
 from .enlargement import enlarge_images, pool_estimate
 from .errors import InputError
 from .features import CHANNELS, STRIDE
@@ -33,9 +31,10 @@ from .locking import locked
 from .memory import free_memory, is_out_of_memory, keep_freed_memory
 from .models import PLANES, DepthEstimate, MVSNet, RMVSNet
 from .streaming import SLAB
+from .subsets import Subsets, most_trusted, subsets_of_views
 from .tiles import GRID, Tile, cut_into_tiles
 
-__all__ = ["Estimates", "estimate_scene", "how_much_to_enlarge", "read_estimates"]
+__all__ = ["Estimates", "estimate_scene", "how_much_to_enlarge", "read_estimates", "which_subsets"]
 
 #: Share of the free memory that is used.
 SHARE = 0.8
@@ -49,7 +48,8 @@ PEAK_PER_PIXEL = 45
 MOST_VOXELS = 1 << 28
 #: Views that a GPU does together, at most.
 MOST_VIEWS = 8
-#: Images of at most so many pixels are enlarged unless the caller decides: 640 x 480, a little more.
+#: Images of at most so many pixels are enlarged, and their sources halved, unless the caller decides:
+#: 640 x 480, a little more.
 SMALL = 400_000
 
 
@@ -85,6 +85,7 @@ def estimate_scene(
     inverse: bool = False,
     memory: int | None = None,
     enlarge: int = 1,
+    subsets: Subsets = "none",
 ) -> list[int]:
     """Estimate the depth of every view that has sources, and write it.
 
@@ -113,6 +114,7 @@ def estimate_scene(
         memory: bytes to work with; by default most of what is free.
         enlarge: how many times as wide and as high the network sees the images; the maps stay as large as
             without. See :mod:`mvsnet_edu.enlargement`.
+        subsets: which sources get a hearing of their own. See :mod:`mvsnet_edu.subsets`.
 
     Returns:
         the views that were estimated, without those that were there already.
@@ -120,6 +122,7 @@ def estimate_scene(
     Raises:
         InputError: if the scene or the folder cannot be used, another process is writing there, or the memory
             does not suffice.
+        ValueError: if ``subsets`` is an unknown kind.
 
     Source: ``mvsnet/test.py``, which writes the depth before refinement.
     """
@@ -128,12 +131,12 @@ def estimate_scene(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     memory = memory or int(SHARE * free_memory(device))
     jobs = [_job(scene, view, num_sources, depth_num, inverse, size, enlarge) for view in scene.references]
-    if isinstance(network, RMVSNet):
-        jobs = [job._replace(planes=PLANES) for job in jobs]
+    planes = PLANES if isinstance(network, RMVSNet) else None
+    jobs = [job._replace(planes=planes, subsets=subsets) for job in jobs]
     _check(scene, out, jobs, size, memory)
     settings = {"network": _fingerprint_of_network(network), "scene": _fingerprint_of_scene(scene)}
     settings |= {"sources": num_sources, "planes": depth_num, "size": size and list(size), "inverse": inverse}
-    settings |= {"enlarge": enlarge}
+    settings |= {"enlarge": enlarge, "subsets": subsets}
     network = network.to(device).eval()
     look = lru_cache(_photos_to_keep(jobs, memory))(partial(_look, scene, network, size, enlarge, device))
     with locked(out):
@@ -166,8 +169,30 @@ def how_much_to_enlarge(network: MVSNet | RMVSNet, scene: Scene, size: tuple[int
 
     Source: ours.
     """
+    return network.enlarge if _all_small(scene, size) else 1
+
+
+def which_subsets(scene: Scene, size: tuple[int, int] | None = None) -> Subsets:
+    """What pays: the halves of the sources of small images, which take three times the time.
+
+    Args:
+        scene: whose references are to be estimated.
+        size: (width, height) that the images are resized to, if they are.
+
+    Returns:
+        "halves" if no image has more pixels than :data:`SMALL`, else "none".
+
+    Raises:
+        InputError: if an image cannot be read.
+
+    Source: ours.
+    """
+    return "halves" if _all_small(scene, size) else "none"
+
+
+def _all_small(scene: Scene, size: tuple[int, int] | None) -> bool:
     sizes = [size or image_size(scene.image_paths[view]) for view in scene.references]
-    return network.enlarge if max((W * H for W, H in sizes), default=0) <= SMALL else 1
+    return max((W * H for W, H in sizes), default=0) <= SMALL
 
 
 def read_estimates(scene: Scene, out: str | PathLike[str]) -> Estimates:
@@ -202,6 +227,7 @@ class _Job(NamedTuple):
     size: tuple[int, int]  # height and width of the network's depth map
     enlarge: int = 1  # by how much that is larger than what is written
     planes: int | None = None  # of the cost volume, in memory at once; None: all
+    subsets: Subsets = "none"
 
     @property
     def kind(self) -> tuple[int, ...]:
@@ -231,6 +257,7 @@ def _check(scene: Scene, out: Path, jobs: list[_Job], size: tuple[int, int] | No
         raise InputError(f"{out} is the scene itself, whose cameras the results would overwrite.")
     if not jobs:
         raise InputError(f"{scene.folder / 'pair.txt'} names no sources, so there is nothing to compare.")
+    subsets_of_views(len(jobs[0].views), jobs[0].subsets)
     for job in jobs:  # before an image of a size that does not fit is made
         if min(job.size) > 0:  # else the image itself is too small
             _tiles(job, memory)
@@ -344,8 +371,9 @@ def _sweep(
     intrinsics = network.recentre(torch.stack(cameras).to(features))
     views = features, intrinsics, torch.stack(poses).to(features)
     depth, trust = features.new_empty(2, len(jobs), *jobs[0].size)  # (B, h, w) each
+    look = network.choose if isinstance(network, RMVSNet) else network.sweep
     for tile in tiles:
-        maps = _maps(network, views, depth_values, tile.window)
+        maps = most_trusted(look, jobs[0].subsets, *views, depth_values, tile.window)
         depth[tile.core], trust[tile.core] = (values[tile.inner] for values in maps)
     images = torch.stack([row[0].image for row in photos])
     refined = None if isinstance(network, RMVSNet) else network.refine(depth, images, depth_values)
@@ -353,14 +381,6 @@ def _sweep(
     if jobs[0].enlarge > 1:
         estimate = pool_estimate(estimate, jobs[0].enlarge)
     return estimate.best, estimate.probability_map
-
-
-def _maps(
-    network: MVSNet | RMVSNet, views: tuple[Tensor, ...], depth_values: Tensor, window: Window
-) -> tuple[Tensor, Tensor]:
-    if isinstance(network, RMVSNet):
-        return winner_of_sweep(network.sweep(*views, depth_values, window))
-    return network.sweep(*views, depth_values, window)
 
 
 # --- making do with the memory -----------------------------------------------------------------------
@@ -383,7 +403,8 @@ def _need(job: _Job, size: tuple[int, int]) -> int:
     """Bytes at the peak: in the 3D network, with the features beside it, or in the feature network before."""
     (h, w), voxels, V = job.size, _voxels(job, size), len(job.views)
     slab = min(max(SLAB, size[0] * size[1]), voxels)
-    views = CHANNELS * (2 * V * h * w + (V + 5) * slab)  # themselves, as a table, and at work
+    copies = 2 if job.subsets == "none" else 3  # themselves, as a table, and those of a subset
+    views = CHANNELS * (copies * V * h * w + (V + 5) * slab)  # and at work
     peak = PEAK_PER_RECURRENT_VOXEL if job.planes else PEAK_PER_VOXEL
     return 4 * (views + max(peak * voxels, PEAK_PER_PIXEL * h * w * STRIDE**2))
 

@@ -20,6 +20,7 @@ from .recurrence import RecurrentRegNet, States
 from .refinement import RefineNet, depth_refine
 from .regularization import CostRegNet
 from .streaming import streamed_cost
+from .subsets import Subsets, most_trusted
 
 __all__ = ["MVSNet", "RMVSNet", "DepthEstimate", "load_pretrained"]
 
@@ -126,7 +127,12 @@ class MVSNet(_Network):
         self.refine_net = RefineNet(norm) if refine else None
 
     def forward(
-        self, images: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor
+        self,
+        images: Tensor,
+        intrinsics: Tensor,
+        extrinsics: Tensor,
+        depth_values: Tensor,
+        subsets: Subsets = "none",
     ) -> DepthEstimate:
         """Depth of view 0.
 
@@ -135,9 +141,10 @@ class MVSNet(_Network):
             intrinsics: (B, V, 3, 3), in pixels of the images.
             extrinsics: (B, V, 4, 4), world to camera.
             depth_values: (B, D), or (B, D, H // 4, W // 4), in world units.
+            subsets: which sources get a hearing of their own; see :mod:`mvsnet_edu.subsets`.
 
         Raises:
-            ValueError: with fewer than two views.
+            ValueError: with fewer than two views, or an unknown kind of subsets.
         """
         B, V, _, H, W = images.shape
         images = self.prepare(images)
@@ -148,7 +155,8 @@ class MVSNet(_Network):
         intrinsics = self.recentre(scale_intrinsics(intrinsics, 1 / STRIDE))
         reference = images[:, 0].clone()
         del images  # they take more memory than the features
-        depth, trust = self.sweep(features, intrinsics, extrinsics, depth_values)  # (B, h, w) each
+        views = features, intrinsics, extrinsics
+        depth, trust = most_trusted(self.sweep, subsets, *views, depth_values)  # (B, h, w) each
         return DepthEstimate(depth, trust, self.refine(depth, reference, depth_values))
 
     def regress(self, volume: Tensor, depth_values: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,7 +264,12 @@ class RMVSNet(_Network):
         self.recompute = False
 
     def forward(
-        self, images: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor
+        self,
+        images: Tensor,
+        intrinsics: Tensor,
+        extrinsics: Tensor,
+        depth_values: Tensor,
+        subsets: Subsets = "none",
     ) -> DepthEstimate:
         """The most probable plane at each pixel of view 0, and its probability; as much memory for any D.
 
@@ -265,17 +278,18 @@ class RMVSNet(_Network):
             intrinsics: (B, V, 3, 3), in pixels of the images.
             extrinsics: (B, V, 4, 4), world to camera.
             depth_values: (B, D), or (B, D, H // 4, W // 4), in world units; ascending or descending.
+            subsets: which sources get a hearing of their own; see :mod:`mvsnet_edu.subsets`.
 
         Raises:
-            ValueError: with fewer than two views.
+            ValueError: with fewer than two views, or an unknown kind of subsets.
         """
         views = self._look(images, intrinsics, extrinsics)
-        return DepthEstimate(*winner_of_sweep(self.sweep(*views, depth_values)), None)
+        return DepthEstimate(*most_trusted(self.choose, subsets, *views, depth_values), None)
 
     def scores(self, images: Tensor, intrinsics: Tensor, extrinsics: Tensor, depth_values: Tensor) -> Tensor:
         """What training needs: the scores of all planes, (B, D, h, w), whose softmax is their probability.
 
-        Args and raises as :meth:`forward`.
+        Args and raises as :meth:`forward`, but for the subsets.
         """
         views = self._look(images, intrinsics, extrinsics)
         return torch.cat([scores for scores, _ in self.sweep(*views, depth_values)], dim=1)
@@ -310,6 +324,17 @@ class RMVSNet(_Network):
             else:
                 scores, states = self._slab(*arguments)
             yield scores, depths
+
+    def choose(
+        self,
+        features: Tensor,
+        intrinsics: Tensor,
+        extrinsics: Tensor,
+        depth_values: Tensor,
+        window: Window | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The most probable plane's depth, and its probability, (B, h, w) each; args as :meth:`sweep`."""
+        return winner_of_sweep(self.sweep(features, intrinsics, extrinsics, depth_values, window))
 
     def _slab(self, *arguments: Any) -> tuple[Tensor, States]:
         """One function of everything that a slab depends on, for the sake of ``checkpoint``."""

@@ -27,10 +27,11 @@ from .data.ply import PointCloud, read_ply, write_ply
 from .data.scene import Scene
 from .errors import InputError
 from .fusion import fuse_depth_maps
-from .inference import estimate_scene, how_much_to_enlarge, read_estimates
+from .inference import estimate_scene, how_much_to_enlarge, read_estimates, which_subsets
 from .locking import locked
 from .models import load_pretrained
 from .steps import Steps, digest
+from .subsets import Subsets
 
 __all__ = [
     "PreparedPhoto",
@@ -87,6 +88,7 @@ def reconstruct(
     device: torch.device | str | None = None,
     memory: int | None = None,
     enlarge: int | None = None,
+    subsets: Subsets | None = None,
     **thresholds: Any,
 ) -> PointCloud:
     """Turn a folder of photos into a point cloud.
@@ -111,6 +113,8 @@ def reconstruct(
         memory: bytes for the network to work with; by default most of what is free.
         enlarge: how many times as wide and as high the network sees the images; by default what
             :func:`.inference.how_much_to_enlarge` says.
+        subsets: which sources get a hearing of their own; by default what :func:`.inference.which_subsets`
+            says.
         **thresholds: see :func:`.fusion.fuse_depth_maps`.
 
     Returns:
@@ -135,6 +139,7 @@ def reconstruct(
         scene = _find_scene(steps, found, photos, masks, matching, size, depth_num)
         options = {"device": device, "inverse": inverse, "memory": memory}
         options["enlarge"] = enlarge or how_much_to_enlarge(network, scene)
+        options["subsets"] = subsets or which_subsets(scene)
         steps.timed("depth", lambda: estimate_scene(scene, out, network, num_sources, depth_num, **options))
         fused, made = [_estimated(out), thresholds], [out / "fused.ply", out / "fused.html"]
         steps.run("cloud", fused, made, lambda: fuse_scene(scene, out, _scene_masks(out), **thresholds))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from .optimization import clamped_loss, forget_activations, learning_rate, make_
 from .progress import LOGGED, Progress, panel
 from .recipe import NetworkTable, Recipe, StageTable
 from .run_folder import RunFolder
+from .subsets import Subsets
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -53,7 +55,9 @@ PICTURES = 4
 PATIENCE = 10
 
 
-def predict(network: nn.Module, sample: Sample, enlarge: int = 1) -> DepthEstimate:
+def predict(
+    network: nn.Module, sample: Sample, enlarge: int = 1, subsets: Subsets = "none"
+) -> DepthEstimate:
     """Run a network on a sample.
 
     Args:
@@ -61,6 +65,7 @@ def predict(network: nn.Module, sample: Sample, enlarge: int = 1) -> DepthEstima
         sample: what it sees.
         enlarge: how many times as wide and as high the images are made first; see
             :func:`mvsnet_edu.enlargement.estimate_enlarged`.
+        subsets: which sources get a hearing of their own; see :mod:`mvsnet_edu.subsets`.
 
     Returns:
         depth, probability map and refined depth.
@@ -68,17 +73,20 @@ def predict(network: nn.Module, sample: Sample, enlarge: int = 1) -> DepthEstima
     Source: ours.
     """
     views = sample.images, sample.intrinsics, sample.extrinsics, sample.depth_values
-    return estimate_enlarged(network, *views, enlarge)
+    return estimate_enlarged(partial(network, subsets=subsets), *views, enlarge)
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, samples: Iterable[Sample], enlarge: int = 1) -> dict[str, float]:
+def evaluate(
+    network: nn.Module, samples: Iterable[Sample], enlarge: int = 1, subsets: Subsets = "none"
+) -> dict[str, float]:
     """Accuracy on samples whose depth is known.
 
     Args:
         network: an MVSNet, or an RMVSNet, in evaluation mode.
         samples: batches of one, on the network's device.
         enlarge: see :func:`predict`.
+        subsets: see :func:`predict`.
 
     Returns:
         of the initial and of the refined depth: l1 (in intervals), less_one, less_three (shares) and error
@@ -86,7 +94,7 @@ def evaluate(network: nn.Module, samples: Iterable[Sample], enlarge: int = 1) ->
 
     Source: ours.
     """
-    rows = [_measures(predict(network, sample, enlarge), sample) for sample in samples]
+    rows = [_measures(predict(network, sample, enlarge, subsets), sample) for sample in samples]
     return _named(torch.stack(rows).mean(dim=0))
 
 

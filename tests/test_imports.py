@@ -49,6 +49,7 @@ FLOORS = [
         "recurrence",
         "refinement",
         "streaming",
+        "subsets",
     ],
     ["foreign", "checkpoints", "models", "enlargement"],
 ]

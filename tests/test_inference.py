@@ -10,7 +10,7 @@ from mvsnet_edu.data.formats import Camera, read_cam, read_pfm, write_pfm
 from mvsnet_edu.data.scene import Scene, write_scene
 from mvsnet_edu.enlargement import estimate_enlarged
 from mvsnet_edu.errors import InputError
-from mvsnet_edu.inference import SMALL, estimate_scene, how_much_to_enlarge, read_estimates
+from mvsnet_edu.inference import SMALL, estimate_scene, how_much_to_enlarge, read_estimates, which_subsets
 from mvsnet_edu.models import MVSNet
 
 K = torch.tensor([[50.0, 0, 27.3], [0, 52, 18.1], [0, 0, 1]], dtype=torch.float64)
@@ -97,10 +97,13 @@ def test_a_second_run_does_only_what_is_missing(scene, network, tmp_path):
     assert estimate_scene(scene, out, network) == []
 
 
-@pytest.mark.parametrize("change", ["network", "sources", "planes", "size", "inverse", "enlarge", "scene"])
+CHANGES = ["network", "sources", "planes", "size", "inverse", "enlarge", "subsets", "scene"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_change_makes_all_again_and_says_why(change, scene, network, tmp_path, capsys):
     options = {"sources": {"num_sources": 1}, "planes": {"depth_num": 9}, "size": {"size": (48, 40)}}
-    options |= {"inverse": {"inverse": True}, "enlarge": {"enlarge": 2}}
+    options |= {"inverse": {"inverse": True}, "enlarge": {"enlarge": 2}, "subsets": {"subsets": "pairs"}}
     estimate_scene(scene, tmp_path / "out", network)
     assert "again" not in capsys.readouterr().err
     if change == "network":
@@ -194,6 +197,34 @@ def test_enlarged_images_give_maps_of_the_same_size(scene, network, tmp_path, ti
     written = read_cam(tmp_path / "out/cams/00000002_cam.txt")
     assert torch.allclose(written.intrinsics[:2], K[:2] / 4)
     assert read_estimates(scene, tmp_path / "out").images[0].shape == (3, 36, 52)
+
+
+def test_subsets_are_those_of_the_network(network, tmp_path):
+    images = {view: torch.rand(3, 37, 54) for view in range(5)}
+    pairs = {0: [(view, 9.0 - view) for view in range(1, 5)]}
+    cameras = {view: camera(view) for view in images}
+    scene = write_scene(tmp_path / "five", images, cameras, pairs, suffix=".png")
+    estimate_scene(scene, tmp_path / "out", network, depth_num=6, device="cpu", subsets="halves")
+    sample = scene.sample(0, num_sources=4, depth_num=6)
+    views = sample.images, sample.intrinsics, sample.extrinsics, sample.depth_values
+    with torch.no_grad():
+        together, halves = (network(*views, subsets=kind) for kind in ("none", "halves"))
+    assert not torch.equal(together.probability_map, halves.probability_map)
+    depth, trust = (read_pfm(tmp_path / "out" / name / "00000000.pfm") for name in ("depth", "probability"))
+    np.testing.assert_allclose(trust, halves.probability_map[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(depth, halves.best[0].numpy(), rtol=1e-4)
+
+
+def test_an_unknown_kind_of_subsets_is_refused_before_anything_is_written(scene, network, tmp_path):
+    with pytest.raises(ValueError, match='"none", "halves" or "pairs", not \'thirds\''):
+        estimate_scene(scene, tmp_path / "out", network, subsets="thirds")
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_small_images_have_their_sources_halved(scene):
+    side = int(SMALL**0.5)
+    assert which_subsets(scene) == which_subsets(scene, (side, side)) == "halves"
+    assert which_subsets(scene, (side + 1, side + 1)) == "none"
 
 
 def test_only_small_images_are_enlarged_and_only_for_networks_that_know_such(scene, network):

@@ -1,0 +1,121 @@
+"""Which views are looked at together, and who is believed: by counting, in a loop, and behind an occluder."""
+
+from __future__ import annotations
+
+from math import comb
+from typing import get_args
+
+import pytest
+import torch
+
+from mvsnet_edu import MVSNet, RMVSNet, cli
+from mvsnet_edu.subsets import Subsets, most_trusted, subsets_of_views
+
+
+@pytest.mark.parametrize("num", range(2, 9))
+def test_all_come_first_and_nobody_is_alone_or_left_out(num):
+    everybody = list(range(num))
+    for kind in get_args(Subsets):
+        first, *others = subsets_of_views(num, kind)
+        assert first == everybody
+        assert all(3 <= len(part) < num and part == sorted(set(part)) and part[0] == 0 for part in others)
+        assert not others or {view for part in others for view in part} == set(everybody)
+    assert len(subsets_of_views(num, "none")) == 1
+    assert len(subsets_of_views(num, "halves")) == (3 if num >= 5 else 1)
+    assert len(subsets_of_views(num, "pairs")) == (1 + comb(num - 1, 2) if num >= 4 else 1)
+
+
+def test_the_halves_are_the_better_and_the_worse_sources():
+    assert subsets_of_views(6, "halves")[1:] == [[0, 1, 2], [0, 3, 4, 5]]
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match='must be "none", "halves" or "pairs", not .all.'):
+        subsets_of_views(5, "all")
+
+
+def test_the_most_trusted_is_believed_pixel_by_pixel():
+    """Against a loop; answers depend on which views are asked, and trust is equal here and there."""
+    B, V, h, w = 2, 5, 3, 4
+    generator = torch.Generator().manual_seed(0)
+    answers = {}
+
+    def estimate(features, intrinsics, extrinsics):
+        asked = tuple(features[0, :, 0, 0, 0].int().tolist())
+        assert torch.equal(intrinsics, features) and torch.equal(extrinsics, features)
+        if asked not in answers:
+            depth, trust = torch.rand(2, B, h, w, generator=generator)
+            answers[asked] = depth, (4 * trust).round() / 4
+        return answers[asked]
+
+    views = torch.arange(V).view(1, V, 1, 1, 1).expand(B, V, 1, 1, 1)
+    depth, trust = most_trusted(estimate, "pairs", views, views, views)
+    assert list(answers) == [tuple(part) for part in subsets_of_views(V, "pairs")]
+    for b in range(B):
+        for i in range(h):
+            for j in range(w):
+                best = max(answers.values(), key=lambda answer: answer[1][b, i, j])  # the first of equals
+                assert depth[b, i, j] == best[0][b, i, j] and trust[b, i, j] == best[1][b, i, j]
+
+
+def scene(seed: int, V: int):
+    generator = torch.Generator().manual_seed(seed)
+    B, H, W, D = 2, 48, 64, 8
+    K = torch.tensor([[60.0, 0, 31.0], [0, 61.0, 24.5], [0, 0, 1]]).expand(B, V, 3, 3)
+    poses = torch.eye(4).repeat(B, V, 1, 1)
+    poses[:, :, :2, 3] = 0.2 * torch.rand(B, V, 2, generator=generator)
+    depths = torch.linspace(1, 2, D).expand(B, D)
+    return torch.rand(B, V, 3, H, W, generator=generator), K, poses, depths
+
+
+@pytest.mark.parametrize("kind", ["halves", "pairs"])
+@pytest.mark.parametrize("network", [MVSNet(), RMVSNet()], ids=["MVSNet", "RMVSNet"])
+def test_a_network_answers_as_if_each_subset_were_given_to_it(network, kind):
+    images, K, poses, depths = scene(0, V=5)
+    with torch.no_grad():
+        parts = [
+            network(images[:, part], K[:, part], poses[:, part], depths) for part in subsets_of_views(5, kind)
+        ]
+        found = network(images, K, poses, depths, subsets=kind)
+    trust, best = torch.stack([part.probability_map for part in parts]).max(dim=0)
+    depth = torch.stack([part.depth for part in parts]).gather(0, best[None])[0]
+    assert torch.allclose(found.probability_map, trust, atol=1e-5)
+    sure = (torch.stack([part.probability_map for part in parts]).sort(dim=0).values.diff(dim=0)[-1]) > 1e-4
+    assert sure.float().mean() > 0.5 and torch.allclose(found.depth[sure], depth[sure], atol=1e-4)
+
+
+def test_with_few_sources_nothing_changes():
+    network, (images, K, poses, depths) = MVSNet(), scene(1, V=3)
+    with torch.no_grad():
+        together, pairs = (network(images, K, poses, depths, subsets=kind) for kind in ("none", "pairs"))
+    assert torch.equal(together.depth, pairs.depth)
+
+
+def test_an_occluded_source_no_longer_counts():
+    """Of four sources two look at something else: the two others agree on the depth, all four do not."""
+    D, right = 6, 2
+
+    def estimate(features, *_):  # (B, V, D, 1, 1), made up: one value a plane
+        variance = features.var(dim=1, unbiased=False)  # (B, D, 1, 1)
+        probability = torch.softmax(-variance, dim=1)
+        trust, plane = probability.max(dim=1)
+        return plane.float(), trust
+
+    features = torch.tensor([1.0, 5, 5, 2.5, 2.5]).view(1, 5, 1, 1, 1).repeat(1, 1, D, 1, 1)
+    features[:, 1:, right] = torch.tensor([1.0, 1, 10, 10]).view(4, 1, 1)
+    alone, trust = most_trusted(estimate, "none", features, features, features)
+    together, more = most_trusted(estimate, "halves", features, features, features)
+    assert alone.item() != right and together.item() == right and more > trust
+
+
+def test_the_depth_learns_from_whoever_is_believed():
+    network, (images, K, poses, depths) = MVSNet(), scene(2, V=5)
+    network(images, K, poses, depths, subsets="halves").best.mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_the_command_line_knows_all_kinds():
+    parser = cli._parser()
+    for kind in get_args(Subsets):
+        for command in (["depth", "scene", "out"], ["reconstruct", "photos", "out"]):
+            assert parser.parse_args([*command, "--subsets", kind]).subsets == kind
