@@ -45,7 +45,9 @@ __all__ = [
 
 FEATURE_SIZE = 1600  # longest side on which features are sought; more cost time and gain next to nothing
 SMALL = 1000  # features of smaller photos are also sought in the photo enlarged twice
-FEATURES = 4096  # at most so many in a photo; the time to match two photos grows with the square
+FEATURES = 4096  # about so many in a photo at most; the time to match two photos grows with the square
+SPARE = 6  # COLMAP finds three times as many in mere noise, and SQLite's journal holds everything once more
+PHOTO_BYTES, PAIR_BYTES = SPARE * FEATURES * 152, SPARE * FEATURES * 16  # at most, in the database
 LEAST_POINTS = 10  # in the whole scene
 LEAST = 3  # photos; with two, no depth is confirmed by a third view
 NEIGHBOURS = 10  # in a sequence, a photo is matched with so many after it, and with some farther ones
@@ -280,6 +282,9 @@ def match_photos(out: str | PathLike[str], matching: str = "exhaustive") -> None
         out: has ``photos/`` and perhaps ``masks/``; gets ``colmap/database.db``.
         matching: "exhaustive" or "sequential"; see :func:`reconstruct`.
 
+    Raises:
+        InputError: the disk is full, or nearly so.
+
     Source: COLMAP (Schönberger and Frahm 2016).
     """
     out = Path(out)
@@ -326,6 +331,7 @@ def _extract(pycolmap: Any, photos: Sequence[PreparedPhoto], out: Path, database
     with _progress(photos, "features") as bar:
         for start in range(0, len(photos), workers):
             files = [photo.file for photo in photos[start : start + workers]]
+            _check_room(database, len(files) * PHOTO_BYTES)
             pycolmap.extract_features(
                 database,
                 out / "photos",
@@ -363,6 +369,7 @@ def _match(
                 file.write(
                     "".join(f"{photos[first].file} {photos[other].file}\n" for other in others).encode()
                 )
+            _check_room(database, len(others) * PAIR_BYTES)
             pycolmap.match_image_pairs(
                 database,
                 pairing_options=pairing,
@@ -370,6 +377,14 @@ def _match(
                 device=pycolmap.Device.cpu,
             )
             bar.update(len(others))
+
+
+def _check_room(database: Path, needed: int) -> None:
+    """In time, as a thread of pycolmap's own that finds the disk full ends the process."""
+    free = shutil.disk_usage(database.parent).free
+    if free < needed:
+        more, left = f"{needed / 1e6:.1f} MB more", f"{free / 1e6:.1f} MB left"
+        raise InputError(f"{database} may need {more}, and its disk has {left}.")
 
 
 def register_photos(out: str | PathLike[str]) -> list[str]:

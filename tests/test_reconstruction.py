@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -246,6 +248,43 @@ def test_an_error_within_pycolmap_is_one_sentence(result, tmp_path):
     (out / "colmap" / "database.db").mkdir(parents=True)
     with pytest.raises(InputError, match="COLMAP cannot work in .*/colmap, whose disk may be full"):
         match_photos(out)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_pycolmap_is_not_called_where_it_might_find_the_disk_full(begun, result, tmp_path, monkeypatch):
+    """Its threads would end the process."""
+    out = tmp_path / "again"
+    shutil.copytree(result[0] / "photos", out / "photos")
+    if begun:  # features are there, or none are needed
+        shutil.copytree(result[0] / "colmap", out / "colmap")
+        monkeypatch.setattr(pycolmap, "extract_features", lambda *words, **options: None)
+        monkeypatch.setattr(reconstruction, "PHOTO_BYTES", 0)
+    for name in ("match_image_pairs",) if begun else ("extract_features", "match_image_pairs"):
+        monkeypatch.setattr(pycolmap, name, lambda *words, **options: pytest.fail("called"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=500_000))
+    with pytest.raises(InputError, match=r"database.db may need \S+ MB more, and its disk has 0.5 MB left"):
+        match_photos(out)
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_no_photo_takes_more_room_than_is_asked_for(tmp_path, monkeypatch):
+    """Noise has the most features, and with itself the most matches."""
+    monkeypatch.setattr(reconstruction, "FEATURES", 1000)
+    grains = torch.rand(1, 1, 50, 60, generator=torch.Generator().manual_seed(0))
+    image = torch.nn.functional.interpolate(grains, scale_factor=8, mode="bicubic")[0].clamp(0, 1)
+    for name in ("a.png", "b.png", "c.png"):
+        write_image(tmp_path / "photos" / name, image.expand(3, -1, -1))
+    prepare_photos(tmp_path / "photos", tmp_path / "out")
+    match_photos(tmp_path / "out")
+    database = tmp_path / "out" / "colmap" / "database.db"
+    with closing(sqlite3.connect(database)) as opened:
+        (found,) = opened.execute("SELECT MAX(rows) FROM keypoints").fetchone()
+        (shared,) = opened.execute("SELECT MIN(rows) FROM matches").fetchone()
+    assert shared > 1000 < found  # so the bound is put to the test
+    photo, pair = (
+        size * 1000 / 4096 for size in (reconstruction.PHOTO_BYTES, reconstruction.PAIR_BYTES)
+    )
+    assert 2 * database.stat().st_size < 3 * (photo + pair)
 
 
 def test_lenses_are_shared_by_photos_of_one_size(result):
