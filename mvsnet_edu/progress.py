@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .data.formats import reason
 from .data.scene import Sample
 from .errors import InputError
 from .models import DepthEstimate
@@ -58,10 +61,10 @@ class Progress:
         self.step, self.seconds, self.waited = step, seconds, 0.0
         empty = torch.zeros(len(LOGGED) + 1, dtype=torch.float64)  # the last counts the steps
         self.sums = empty if sums is None or not self.first else sums
-        self.mark, self.writer = self._clock(), None
+        self.mark, self.events = self._clock(), None
         if self.first:
             folder.rewind(step)
-            self.writer = _writer(folder.path, step)
+            self.events = Events(folder.path, step)
         hidden = None if self.first else True  # None: without a terminal
         self.bar = tqdm(total=total, initial=step, unit="step", disable=hidden)
 
@@ -97,15 +100,14 @@ class Progress:
         self.folder.log({"step": self.step, "seconds": self.seconds} | ({table: values} if table else values))
         for key, value in values.items():
             if isinstance(value, float):
-                self.writer.add_scalar(f"{table or 'training'}/{key}", value, self.step)
-        self.writer.flush()
+                self.events.scalar(f"{table or 'training'}/{key}", value, self.step)
         shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
         self.bar.write(f"{self.step:6d} {self.seconds:6.0f} s  {table or 'training'}: {', '.join(shown)}")
 
     def picture(self, name: str, image: Tensor) -> None:
         """Show a picture, (3, H, W) in [0, 1], in TensorBoard."""
         if self.first:
-            self.writer.add_image(name, image, self.step)
+            self.events.image(name, image, self.step)
 
     def gather(self) -> None:
         """Move the sums of all processes into the first."""
@@ -116,8 +118,8 @@ class Progress:
 
     def close(self) -> None:
         self.bar.close()
-        if self.writer:
-            self.writer.close()
+        if self.events:
+            self.events.close()
 
     def _means(self) -> Tensor:
         return self.sums[:-1] / self.sums[-1].clamp(min=1)
@@ -131,12 +133,48 @@ class Progress:
         return self.step, self.seconds, self.waited
 
 
-def _writer(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError('Training needs TensorBoard: pip install "mvsnet_edu[train]".') from None
-    return SummaryWriter(str(folder), purge_step=step + 1)
+class Events:
+    """A file for TensorBoard. PyTorch's SummaryWriter writes in a thread of its own, whose errors come late.
+
+    Args:
+        folder: where; gets a new file, which continues those that are there.
+        step: what these say of later steps is dropped.
+
+    Raises:
+        InputError: if TensorBoard is not installed, or the disk is full.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        try:
+            from tensorboard.compat.proto import event_pb2
+            from tensorboard.summary.writer.record_writer import RecordWriter
+            from torch.utils.tensorboard import summary
+        except ImportError:
+            raise InputError('Training needs TensorBoard: pip install "mvsnet_edu[train]".') from None
+        self.event, self.summary = event_pb2.Event, summary
+        self.path = folder / f"events.out.tfevents.{time.time():017.6f}"
+        self.file = open(self.path, "xb")
+        self.records = RecordWriter(self.file)
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(0, file_version="brain.Event:2")
+        self._write(step + 1, session_log=start)
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        self._write(step, summary=self.summary.scalar(name, value))
+
+    def image(self, name: str, image: Tensor, step: int) -> None:
+        self._write(step, summary=self.summary.image(name, image, dataformats="CHW"))
+
+    def close(self) -> None:
+        with suppress(OSError):  # what could not be written was complained about
+            self.file.close()
+
+    def _write(self, step: int, **what: Any) -> None:
+        try:
+            self.records.write(self.event(wall_time=time.time(), step=step, **what).SerializeToString())
+            self.file.flush()
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written: {reason(error)}.") from error
 
 
 def panel(estimate: DepthEstimate, sample: Sample) -> Tensor:

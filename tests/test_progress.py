@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from full_disk import no_room_beyond
 
 from mvsnet_edu.data.scene import Sample
+from mvsnet_edu.errors import InputError
 from mvsnet_edu.models import DepthEstimate
 from mvsnet_edu.progress import LOGGED, Progress, panel
 from mvsnet_edu.run_folder import RunFolder
@@ -68,6 +70,18 @@ def test_what_was_seen_after_the_checkpoint_is_dropped_and_sums_go_on(tmp_path):
     (line,) = lines(folder)
     assert line["loss"] == pytest.approx(rows[[0, 2], 0].mean().item()) and line["step"] == 2
     assert curves(folder)["training/rate"] == [(2, 0.5)]
+
+
+def test_without_room_one_sentence_names_the_file(tmp_path, capsys):
+    folder = RunFolder(tmp_path)
+    progress = Progress(ALONE, folder, total=4)
+    (events,) = tmp_path.glob("events.*")
+    with no_room_beyond(2000), pytest.raises(InputError, match=f"{events} cannot be written"):
+        progress.picture("noise", torch.rand(3, 40, 40))
+    progress.close()
+    with no_room_beyond(10), pytest.raises(InputError, match="events.* cannot be written"):
+        Progress(ALONE, folder, total=4)
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_other_processes_say_nothing(tmp_path, capsys):
