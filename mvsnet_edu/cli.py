@@ -56,7 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except InputError as error:
         return _complain(str(error), 2)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        from .memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
         return _complain("There is not enough memory for this.", 2)
     except OSError as error:  # a full disk, a folder without permission
         return _complain(f"{error.filename or 'A file'} cannot be used: {error.strerror or error}.", 2)
@@ -201,7 +205,7 @@ def _add_make_data(commands: argparse._SubParsersAction) -> None:
     add = parser.add_argument
     add("out", type=Path, metavar="OUT", help="a new folder")
     add("--layout", metavar="NAME", help="still-life or courtyard")
-    add("--seed", type=int, metavar="S", help="draws other objects and cameras (default: 0)")
+    add("--seed", type=_whole, metavar="S", help="draws other objects and cameras (default: 0)")
     add("--views", type=_count, metavar="V", help="photographs (default: 7)")
     add("--size", type=_count, nargs=2, metavar=("W", "H"), help="in pixels (default: 640 512)")
     add("--planes", type=_count, metavar="D", help="depth planes in the camera files (default: 96)")
@@ -347,6 +351,12 @@ def _add_thresholds(add: Callable) -> None:
 def _count(word: str) -> int:
     if not re.fullmatch("0*[1-9][0-9]{0,17}", word):
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {word[:40]!r}")
+    return int(word)
+
+
+def _whole(word: str) -> int:
+    if not re.fullmatch("-?[0-9]{1,18}", word):
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {word[:40]!r}")
     return int(word)
 
 

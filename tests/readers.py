@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from scipy.io import savemat
 from mvsnet_edu import MVSNet
 from mvsnet_edu.checkpoints import save_network
 from mvsnet_edu.cli import main
-from mvsnet_edu.data import DTU, BlendedMVS, Scene, SceneFolders
+from mvsnet_edu.data import DTU, BlendedMVS, Scene, SceneFolders, synthetic
 from mvsnet_edu.data.colmap import read_model, scene_from_colmap
 from mvsnet_edu.data.formats import image_size, read_cam, read_image, read_pair, read_pfm
 from mvsnet_edu.data.photos import find_photos, read_mask, read_photo
@@ -34,6 +35,7 @@ from mvsnet_edu.models import load_pretrained
 from mvsnet_edu.recipe import read_recipe
 from mvsnet_edu.training import train
 
+STILL_LIFE = Path(__file__).parent.parent / "data" / "still_life"
 W, H = 32, 24
 VIEWS = range(3)
 
@@ -130,6 +132,19 @@ def blended() -> Folder:
         files[f"castle/cams/{view:08d}_cam.txt"] = cam(view, "500.0 2.0 128 754.0")
         files[f"castle/rendered_depth_maps/{view:08d}.pfm"] = pfm(W, H, 600)
         files[f"castle/blended_images/{view:08d}_masked.jpg"] = picture(suffix="jpg", seed=view)
+    return files
+
+
+@cache
+def photos() -> Folder:
+    """Four photographs, just large enough to find the cameras, and a mask for one of them."""
+    mask = io.BytesIO()
+    Image.new("L", (200, 160), 255).save(mask, "PNG")
+    files = {"masks/1.png": mask.getvalue()}
+    for view, path in enumerate(sorted((STILL_LIFE / "images").iterdir())[:4]):
+        buffer = io.BytesIO()
+        Image.open(path).resize((200, 160)).save(buffer, "JPEG", quality=95)
+        files[f"photos/{view}.jpg"] = buffer.getvalue()
     return files
 
 
@@ -432,6 +447,32 @@ def _fuse(folder: Path) -> None:
     assert np.isfinite(read_ply(made / "fused.ply").points).all()
 
 
+ANYTHING = ("--min-probability", 0, "--min-views", 1, "--max-relative-depth", 1)
+
+
+def _reconstruct(folder: Path) -> None:
+    small = ("--size", 96, "--planes", 16, "--device", "cpu", *ANYTHING)
+    try:
+        command("reconstruct", folder / "photos", "out", "--masks", folder / "masks", *small)
+    except InputError as error:
+        alone = "fit together" in str(error) or "whose depth" in str(error)  # what is said of all names none
+        raise InputError(f"in put: {error}" if alone else str(error)) from None
+    assert np.isfinite(read_ply(Path("out") / "fused.ply").points).all()
+
+
+def _make_data(words: str) -> Callable[[Path], None]:
+    """With an option whose value stands in a file. The photographs are black, as drawing them takes long."""
+
+    def black(world: object, K: object, E: object, size: tuple[int, int], **how: object) -> torch.Tensor:
+        return torch.zeros(3, size[1], size[0])
+
+    def read(folder: Path) -> None:
+        with mock.patch.object(synthetic, "render", black):
+            _options("make-data", "out", "--layout", "courtyard", *words.split())(folder)
+
+    return read
+
+
 def _evaluate(folder: Path) -> None:
     for name in ("ascii", "binary_big_endian"):
         command("evaluate", folder / f"{name}.ply", folder / "plain.ply")
@@ -522,8 +563,24 @@ READERS = [
     Reader("command train, run folder", run_folder, _train, "toml", costly=True),
     Reader("command train, recipe", recipe, _recipe_command, costly=True),
     Reader("command grade", _small_notebook, _grade, costly=True),
+    Reader("command reconstruct", photos, _reconstruct, costly=True),
     *(
-        Reader(f"option {option}", _with(value, _at_a(files)), _options(*words, option), "^a/", costly=True)
+        Reader(f"option make-data {words.split()[at]}", _with(value, dict), _make_data(words))
+        for at, words, value in [
+            (-1, "--views 2 --size 32 32 --seed", b"3"),
+            (-1, "--size 32 32 --views", b"2"),
+            (-1, "--views 2 --size 32 32 --planes", b"8"),
+            (-2, "--views 2 --size 32", b"32"),
+        ]
+    ),
+    *(
+        Reader(
+            f"option {words[0]} {option}",
+            _with(value, _at_a(files)),
+            _options(*words, option),
+            "^a/",
+            costly=True,
+        )
         for words, files, options, value in [
             (
                 ("depth", "a/", "out", "--device", "cpu"),

@@ -385,8 +385,28 @@ def test_make_data_refuses(tmp_path, capsys):
     message = refused(capsys, *new, "--layout", "jungle")
     assert all(layout in message for layout in LAYOUTS)
     assert "--seed needs --layout" in refused(capsys, *new, "--seed", 3)
-    assert "2 views" in refused(capsys, *new, "--layout", "courtyard", "--views", 1)
+    for option, values, says in [
+        ("--views", [1], "from 2 to 1000 views"),
+        ("--views", [10**6], "from 2 to 1000 views"),
+        ("--planes", [1], "from 2 to 100000 depth planes"),
+        ("--planes", [10**17], "from 2 to 100000 depth planes"),
+        ("--size", [32, 30], "multiples of 4 pixels, 32 or more, not 32 x 30"),
+        ("--size", [4 * 10**5, 4 * 10**5], "not 400000 x 400000"),
+    ]:
+        assert says in refused(capsys, *new, "--layout", "courtyard", option, *values)
     assert not (tmp_path / "new").exists()
+
+
+def test_torch_without_memory_is_one_sentence(tmp_path, monkeypatch, capsys):
+    """Torch says so by a RuntimeError; another one is a defect, and stays."""
+    drawn = "mvsnet_edu.data.synthetic.render"
+    monkeypatch.setattr(drawn, lambda *words, **options: torch.empty(10**15))
+    small = ("make-data", tmp_path / "new", "--layout", "courtyard", "--size", 32, 32)
+    assert run(*small) == 2
+    assert "mvsnet-edu: There is not enough memory for this.\n" in capsys.readouterr().err
+    monkeypatch.setattr(drawn, lambda *words, **options: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        run(*small)
 
 
 def test_the_help_names_every_layout(capsys):

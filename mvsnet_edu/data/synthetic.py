@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from ..camera import backproject, camera_center, project, scale_intrinsics
 from .dice import Dice
-from .formats import Camera
+from .formats import MAX_PIXELS, MAX_PLANES, Camera
 from .photograph import photograph
 from .render import Solid, Texture, World, cast, render
 from .scene import Sample, refuse_full, write_scene
@@ -150,6 +150,9 @@ LAYOUTS: dict[str, Layout] = {
     "courtyard": Layout(_courtyard, (0, 0.6, 1.2), 4.6, 0.6, 0.11, 0.95),
 }
 
+#: A camera walks past so many places at most.
+MAX_VIEWS = 1000
+
 #: The scenes in ``data/``: folder -> arguments of :func:`make_scene`.
 SHIPPED: dict[str, dict] = {
     "still_life": {"layout": "still-life", "seed": 7, "views": 7},
@@ -175,23 +178,20 @@ def make_scene(
         folder: where to; must not hold files.
         layout: one of :data:`LAYOUTS`.
         seed: draws other objects, textures, light and camera positions.
-        views: number of photographs.
+        views: number of photographs, at most :data:`MAX_VIEWS`.
         size: (width, height) of the photographs, in pixels; multiples of 4.
         planes: number of depth hypotheses that the camera files ask for.
         progress: wraps the loop over views, for instance with a progress bar.
 
     Raises:
         InputError: if the folder holds files.
-        ValueError: for an unknown layout, fewer than two views, or a size that is no multiple of 4.
+        ValueError: for an unknown layout, or numbers of views, pixels or planes that make no scene.
 
     Source: the format is that of the README of the original.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
-    if views < 2 or min(size) < 32 or size[0] % 4 or size[1] % 4:
-        raise ValueError(
-            f"need at least 2 views of a multiple of 4 pixels, 32 or more, not {views} of {size}"
-        )
+    _check_numbers(views, size, planes)
     refuse_full(Path(folder))  # before minutes of drawing
     plan, dice = LAYOUTS[layout], Dice(seed)
     world = plan.world(dice)
@@ -208,6 +208,16 @@ def make_scene(
     cameras = [_camera(E, intrinsics, depth, planes) for E, depth in zip(extrinsics, depths, strict=True)]
     pairs = select_sources(view_scores(*_landmarks(depths, small, extrinsics), camera_center(extrinsics)))
     write_scene(folder, dict(enumerate(images)), dict(enumerate(cameras)), pairs, dict(enumerate(depths)))
+
+
+def _check_numbers(views: int, size: tuple[int, int], planes: int) -> None:
+    if not 2 <= views <= MAX_VIEWS:
+        raise ValueError(f"it needs from 2 to {MAX_VIEWS} views, not {views}")
+    if min(size) < 32 or size[0] % 4 or size[1] % 4 or math.prod(size) > MAX_PIXELS:
+        width, height = size
+        raise ValueError(f"its sides must be multiples of 4 pixels, 32 or more, not {width} x {height}")
+    if not 2 <= planes <= MAX_PLANES:
+        raise ValueError(f"it needs from 2 to {MAX_PLANES} depth planes, not {planes}")
 
 
 def _camera(extrinsics: Tensor, intrinsics: Tensor, depth: Tensor, planes: int) -> Camera:
