@@ -1,7 +1,7 @@
 """Same seed, same machine, same bits: scenes, depth maps, clouds and training, in whatever process.
 
-Between different numbers of threads sums are taken in another order. What that may change is stated here, and
-in the chapter on training.
+Between different numbers of threads sums are taken in another order, and so they are where no C compiler is
+about, and PyTorch does the sweep. What that may change is stated here, and in the chapter on training.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import torch
 from mvsnet_edu import MVSNet
 from mvsnet_edu.data.formats import read_pfm
 from mvsnet_edu.data.scene import Scene
+
+#: Other numbers of threads, and no C compiler.
+OTHERS = pytest.mark.parametrize("other", ["2", "4", "plain/1"])
 
 PROGRAM = """
 import sys
@@ -45,19 +48,20 @@ for threads in sys.argv[2:]:
 """
 
 
-def run(folder: Path, threads: list[int], seed: int) -> None:
+def run(folder: Path, threads: list[int], seed: int, **settings: str) -> None:
     """A process of its own, whose sets have an order of their own."""
     words = [sys.executable, "-c", PROGRAM, str(folder), *map(str, threads)]
-    environment = os.environ | {"PYTHONHASHSEED": str(seed)}
+    environment = os.environ | {"PYTHONHASHSEED": str(seed)} | settings
     subprocess.run(words, check=True, capture_output=True, env=environment)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
-    """By threads, and once more by one."""
+    """By threads; once more by one; and by one without a C compiler."""
     folder = tmp_path_factory.mktemp("results")
     run(folder, [1, 2, 4], seed=1)
     run(folder / "again", [1], seed=2)
+    run(folder / "plain", [1], seed=1, PATH="")
     return folder
 
 
@@ -78,31 +82,31 @@ def test_another_process_makes_the_same_bits(results):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("threads", ["2", "4"])
-def test_other_numbers_of_threads_draw_the_same_scene(results, threads):
+@OTHERS
+def test_others_draw_the_same_scene(results, other):
     scenes = [
-        {n: data for n, data in made(results / t).items() if n.startswith("scene/")} for t in ("1", threads)
+        {n: data for n, data in made(results / t).items() if n.startswith("scene/")} for t in ("1", other)
     ]
     assert scenes[0] == scenes[1]
 
 
-@pytest.mark.parametrize("threads", ["2", "4"])
-def test_other_numbers_of_threads_estimate_nearly_the_same_depth(results, threads):
+@OTHERS
+def test_others_estimate_nearly_the_same_depth(results, other):
     """To a thousandth of an interval."""
     for view, interval in (
         (v, Scene.open(results / "1" / "scene").camera(v).depth_interval) for v in range(3)
     ):
-        one, other = (read_pfm(results / t / f"maps/depth/{view:08d}.pfm") for t in ("1", threads))
-        assert abs(one - other).max() < 1e-3 * interval
+        here, there = (read_pfm(results / t / f"maps/depth/{view:08d}.pfm") for t in ("1", other))
+        assert abs(here - there).max() < 1e-3 * interval
 
 
-@pytest.mark.parametrize("threads", ["2", "4"])
-def test_other_numbers_of_threads_train_nearly_the_same_weights(results, threads):
+@OTHERS
+def test_others_train_nearly_the_same_weights(results, other):
     """Of four steps; Adam makes whole ones of gradients that are nothing but rounding."""
     torch.manual_seed(3)
-    start, one, other = MVSNet().state_dict(), trained(results / "1"), trained(results / threads)
+    start, here, there = MVSNet().state_dict(), trained(results / "1"), trained(results / other)
     way, apart = (
-        sum((a[name] - b[name]).square().sum() for name in one).sqrt().item()
-        for a, b in ((one, start), (other, one))
+        sum((a[name] - b[name]).square().sum() for name in here).sqrt().item()
+        for a, b in ((here, start), (there, here))
     )
     assert 0 < way and apart < 0.05 * way
