@@ -153,12 +153,12 @@ def of_held_out(quick: bool, weights: str, samples: str, depth: str = "initial,r
     """held_out.py, at two of its three sizes."""
     networks = {name: load_pretrained(name) for name in weights.split(",")}
     several = len(networks) > 1
-    labels = ["images", "planes", "views", "samples", "enlarged", "depth map"]
+    labels = ["images", "planes", "views", "samples", "enlarged", "subsets", "depth map"]
     yield from heading(
         [*(["weights"] if several else []), *labels, "L1, intervals", "< 1 interval", "< 3 intervals"]
     )
     for row in held_out.rows(networks, FEW if quick else int(samples), held_out.SETTINGS[:2]):
-        if row[6] in depth.split(","):
+        if row[7] in depth.split(","):
             yield line(row if several else row[1:])
 
 

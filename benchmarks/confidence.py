@@ -3,7 +3,7 @@
     python benchmarks/confidence.py [--weights NAME_OR_FILE] [--samples N]
 
 Errors of the refined depth in bins of probability, and what is left when only the most probable pixels are
-kept.
+kept; images are enlarged and sources halved, as `mvsnet-edu depth` does it with small ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def pixels(network: MVSNet, samples) -> tuple[Tensor, Tensor, Tensor]:
     """Of all measured pixels, (P,) each: probability, error in intervals, error as a share of the depth."""
     rows = []
     for sample in samples:
-        estimate = predict(network, sample, network.enlarge)
+        estimate = predict(network, sample, network.enlarge, "halves")
         probability = estimate.probability_map[sample.ground_truth > 0]
         rows.append(torch.stack([probability, *experiment.errors(estimate.best, sample)]))
     return tuple(torch.cat(rows, dim=1))

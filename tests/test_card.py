@@ -63,8 +63,8 @@ def test_tables_are_written_between_their_comments_and_confirmed(script, small, 
     assert script.main([str(small)]) == 0
     text = small.read_text()
     first, second = script.tables(text)
-    assert [len(first.lines), len(second.lines)] == [2 + 2 * 3, 2 + 2 * 4]
-    assert [script.cells(row)[0] for row in first.lines[2:5]] == ["mvsnet", "mvsnet", "rmvsnet"]
+    assert [len(first.lines), len(second.lines)] == [2 + 2 * (4 + 3), 2 + 2 * 4 * 2]
+    assert [script.cells(row)[0] for row in first.lines[2:9]] == 4 * ["mvsnet"] + 3 * ["rmvsnet"]
     assert script.TABLE.sub("", text) == script.TABLE.sub("", CARD)
     capsys.readouterr()
     assert script.main(["--check", str(small)]) == 0

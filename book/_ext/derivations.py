@@ -98,6 +98,7 @@ DERIVED: dict[str, dict[str, str]] = {
         "Finer than a feature pixel": """
             enlargement.estimate_enlarged enlargement.enlarge_images enlargement.pool_estimate
             inference.how_much_to_enlarge""",
+        "A second hearing": "subsets.most_trusted subsets.subsets_of_views inference.which_subsets",
         "Without the loop": "fusion.geometric_consistency fusion.sample_depth",
         "How many views must agree?": "fusion.filter_depth_maps",
     },
