@@ -39,6 +39,11 @@ UNRENDERED_MATHS = """() => [...document.querySelectorAll('.math')]
         || maths.querySelector('[data-mjx-error], [fill=red]'))  // an error, an unknown macro
     .map(maths => maths.textContent.slice(0, 60))"""
 
+DOLLARS = """() => [...document.querySelectorAll('article p, article li, article td')]
+    .map(part => part.cloneNode(true))
+    .map(part => (part.querySelectorAll('code, pre, .math').forEach(child => child.remove()), part.textContent))
+    .filter(text => /[$][^$]+[$]/.test(text))"""
+
 
 def each(paths: list[Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", paths, ids=lambda path: path.relative_to(HTML).as_posix())
@@ -81,6 +86,7 @@ def test_page_reads_well_without_a_network(path: Path, chromium: Any):  # noqa: 
     with opened(chromium, path, reduced_motion="reduce") as page:  # no colour is caught while it changes
         page.evaluate(MATHS_ARE_READY)
         assert page.evaluate(UNRENDERED_MATHS) == []
+        assert page.evaluate(DOLLARS) == []
         assert page.evaluate(IMAGES_WITHOUT_ALT) == []
         page.evaluate(SET_THEME, "light")
         assert serious_findings(page) == []

@@ -202,7 +202,7 @@ ONE_PASS = Exercise(
         "Soft argmin that sees each plane once: `costs` is `(D, h, w)`, `depths` is `(D,)`; return the "
         "expected depth `(h, w)` under softmax(−cost). Write a loop over the planes that keeps no more "
         "than three maps `(h, w)`: the lowest cost so far, the sum of the weights, and the sum of "
-        "weights times depths. Costs may be hundreds below 0, where $e^{-\\text{cost}}$ overflows."
+        "weights times depths. Costs may be hundreds below 0, where `exp(-cost)` overflows."
     ),
     hint=(
         "Weigh against the lowest cost so far. When a plane sets a new record, what was summed up before was "
