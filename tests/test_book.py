@@ -41,7 +41,8 @@ UNRENDERED_MATHS = """() => [...document.querySelectorAll('.math')]
 
 DOLLARS = """() => [...document.querySelectorAll('article p, article li, article td')]
     .map(part => part.cloneNode(true))
-    .map(part => (part.querySelectorAll('code, pre, .math').forEach(child => child.remove()), part.textContent))
+    .map(part => (part.querySelectorAll('code, pre, .math').forEach(child => child.remove()), part))
+    .map(part => part.textContent)
     .filter(text => /[$][^$]+[$]/.test(text))"""
 
 
