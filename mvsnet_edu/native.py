@@ -23,6 +23,8 @@ from .homography import NEAR
 
 __all__ = ["NativeSlab", "available"]
 
+#: Channels that C does at once.
+LANES = 8
 #: For a processor like this one, if the compiler knows how.
 FLAGS = (["-O3", "-march=native"], ["-O3"])
 
@@ -31,7 +33,7 @@ def available(table: Tensor) -> bool:
     """Whether :class:`NativeSlab` can take these features: float32, on the CPU, with a C compiler about.
 
     Args:
-        table: (R, C), one row of features for each pixel.
+        table: (R, C), one row of features for each pixel; C a multiple of eight.
 
     Returns:
         False: let PyTorch do it.
@@ -43,7 +45,8 @@ def available(table: Tensor) -> bool:
     """
     if torch.compiler.is_compiling():  # it sees no numbers, and neither would C
         return False
-    return table.device.type == "cpu" and table.dtype == torch.float32 and _library() is not None
+    known = table.device.type == "cpu" and table.dtype == torch.float32 and table.shape[1] % LANES == 0
+    return known and _library() is not None
 
 
 @cache
@@ -69,7 +72,7 @@ class _Sweep(ctypes.Structure):
     """As in sweep.c."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("sources", "channels", "H", "W", "h", "w")),
+        *((name, ctypes.c_int64) for name in ("sources", "channels", "H", "W", "n", "h", "w")),
         ("strides", ctypes.c_int64 * 3),
         ("closest", ctypes.c_float),
         *((name, ctypes.c_void_p) for name in ("table", "reference", "far", "near", "nearness")),
@@ -102,7 +105,7 @@ class NativeSlab:
         nearness = nearness.expand(n, h, w)  # strides of 0, no copies
         far, near = (torch.stack(part) for part in zip(*rays, strict=True))
         self.tensors = [x.contiguous() for x in (table, reference, far, near)] + [nearness]
-        sizes = len(rays), table.shape[1], *shape, h, w
+        sizes = len(rays), table.shape[1], *shape, n, h, w
         strides = (ctypes.c_int64 * 3)(*nearness.stride())
         self.sweep = _Sweep(*sizes, strides, NEAR, *(x.data_ptr() for x in self.tensors))
         self.lines, self.size = n * h, (n * h * w, table.shape[1])

@@ -1,17 +1,21 @@
 /* Some planes of a plane sweep and their gradient, voxel by voxel: native.py compiles and calls this.
 
-   Slab in streaming.py says what is computed. A line's voxels are projected first; then the channels of each go
-   by, a BLOCK at a time, in registers. Nothing but the result is written. */
+   Slab in streaming.py says what is computed. A line of pixels is projected onto all planes, one after the other,
+   for what the sources show there lies close together; then the channels of each voxel go by in registers.
+   Nothing but the result is written. */
 
 #include <stddef.h>
 #include <stdint.h>
 
-enum { BLOCK = 16, CHUNK = 64 };
+enum { LANES = 8, CHUNK = 64 };
+
+/* Channels that are done at once. */
+typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 typedef struct {
-    int64_t sources, channels;   /* V - 1, C */
+    int64_t sources, channels;   /* V - 1, C: a multiple of LANES */
     int64_t H, W;                /* of the feature maps, without their border of zeros */
-    int64_t h, w;                /* of the planes */
+    int64_t n, h, w;             /* of the planes */
     int64_t strides[3];          /* of nearness, in floats; 0 where all have the same */
     float closest;               /* what is not farther in front of a source is behind it */
     const float *table;          /* (V (H + 2) (W + 2), C) */
@@ -21,20 +25,14 @@ typedef struct {
 } Sweep;
 
 /* Where a source sees some pixels of a line: the upper left of four neighbours, as a row of the table, and the
-   shares of the right and of the lower ones. */
+   weights of all four. */
 typedef struct {
     int32_t corner[CHUNK];
-    float right[CHUNK], bottom[CHUNK];
+    float weight[4][CHUNK];
 } Line;
 
-/* The same of one voxel: where four rows of the table begin, and their weights. */
-typedef struct {
-    int64_t row[4];
-    float weight[4];
-} Taps;
-
-/* What is done at a voxel; reference is where its row of the table begins. */
-typedef void Work(const Sweep *, const Taps *, int64_t reference, const float *from, float *to);
+/* What is done at pixel k of these lines; reference is where its row of the table begins. */
+typedef void Work(const Sweep *, const Line *, int k, int64_t reference, const float *from, float *to);
 
 static inline float within(float x, float last) {
     x = x > 0 ? x : 0; /* not a number, too */
@@ -57,83 +55,77 @@ static void project(const Sweep *sweep, int64_t s, int64_t i, int count, const f
         left = left < W ? left : W;
         top = top < H ? top : H;
         line->corner[k] = (first_row + top) * (W + 2) + left;
-        line->right[k] = x - left;
-        line->bottom[k] = y - top;
+        const float right = x - left, bottom = y - top;
+        line->weight[0][k] = (1 - right) * (1 - bottom);
+        line->weight[1][k] = right * (1 - bottom);
+        line->weight[2][k] = (1 - right) * bottom;
+        line->weight[3][k] = right * bottom;
     }
 }
 
-static inline Taps taps(const Sweep *sweep, const Line *line, int k) {
-    const float right = line->right[k], bottom = line->bottom[k], left = 1 - right, top = 1 - bottom;
-    const int64_t C = sweep->channels, corner = line->corner[k] * C, below = corner + (sweep->W + 2) * C;
-    return (Taps){{corner, corner + C, below, below + C},
-                  {left * top, right * top, left * bottom, right * bottom}};
+/* Those at an address, which need not be aligned. */
+static inline Lanes *lanes(const float *at) {
+    return (Lanes *)at;
 }
 
-/* How n channels of a source differ from the reference's. */
-static inline void deviate(const float *table, const Taps *at, int64_t reference, int n, float *deviation) {
-    const float *a = table + at->row[0], *b = table + at->row[1], *c = table + at->row[2];
-    const float *d = table + at->row[3], *e = table + reference, *weight = at->weight;
-    for (int k = 0; k < n; k++)
-        deviation[k] = weight[0] * a[k] + weight[1] * b[k] + weight[2] * c[k] + weight[3] * d[k] - e[k];
+/* One of four neighbours, the next ones being so many floats apart. */
+static inline Lanes *neighbour(const float *corner, int tap, int64_t right, int64_t down) {
+    return lanes(corner + (tap & 1) * right + (tap >> 1) * down);
 }
 
-static inline void spread_block(const float *table, int64_t sources, const Taps *at, int64_t reference, int n,
-                                float *spread) {
-    float total[BLOCK] = {0}, squares[BLOCK] = {0}, deviation[BLOCK];
-    for (int64_t s = 0; s < sources; s++) {
-        deviate(table, at + s, reference, n, deviation);
-        for (int k = 0; k < n; k++) {
-            total[k] += deviation[k];
-            squares[k] += deviation[k] * deviation[k];
-        }
-    }
-    const float share = 1.0f / (sources + 1);
-    for (int k = 0; k < n; k++) spread[k] = squares[k] - share * total[k] * total[k];
+/* How some channels of a source, from this corner on, differ from the reference's. */
+static inline Lanes deviation(const float *corner, int64_t right, int64_t down, const Line *line, int k,
+                              Lanes reference) {
+    Lanes sum = -reference;
+    for (int tap = 0; tap < 4; tap++) sum += line->weight[tap][k] * *neighbour(corner, tap, right, down);
+    return sum;
 }
 
-static void spread_voxel(const Sweep *sweep, const Taps *at, int64_t reference, const float *from, float *to) {
+static void spread_voxel(const Sweep *sweep, const Line *lines, int k, int64_t reference, const float *from,
+                         float *to) {
     (void)from;
-    int64_t c = 0, C = sweep->channels;
-    for (; c + BLOCK <= C; c += BLOCK)
-        spread_block(sweep->table + c, sweep->sources, at, reference, BLOCK, to + c);
-    if (c < C) spread_block(sweep->table + c, sweep->sources, at, reference, (int)(C - c), to + c);
+    const int64_t C = sweep->channels, down = (sweep->W + 2) * C;
+    const float share = 1.0f / (sweep->sources + 1);
+    for (int64_t c = 0; c < C; c += LANES) {
+        const float *table = sweep->table + c;
+        const Lanes own = *lanes(table + reference);
+        Lanes total = {0}, squares = {0};
+        for (int64_t s = 0; s < sweep->sources; s++) {
+            const Lanes one = deviation(table + lines[s].corner[k] * C, C, down, lines + s, k, own);
+            total += one;
+            squares += one * one;
+        }
+        *lanes(to + c) = squares - share * total * total;
+    }
 }
 
-static inline void gradient_block(const float *table, int64_t sources, const Taps *at, int64_t reference,
-                                  int n, const float *gradient, float *of_table) {
-    float mean[BLOCK] = {0}, deviation[BLOCK];
-    for (int64_t s = 0; s < sources; s++) {
-        deviate(table, at + s, reference, n, deviation);
-        for (int k = 0; k < n; k++) mean[k] += deviation[k];
+static void gradient_voxel(const Sweep *sweep, const Line *lines, int k, int64_t reference, const float *from,
+                           float *to) {
+    const int64_t C = sweep->channels, down = (sweep->W + 2) * C;
+    const float share = 1.0f / (sweep->sources + 1);
+    for (int64_t c = 0; c < C; c += LANES) {
+        const float *table = sweep->table + c;
+        const Lanes own = *lanes(table + reference), gradient = *lanes(from + c);
+        Lanes mean = {0};
+        for (int64_t s = 0; s < sweep->sources; s++)
+            mean += share * deviation(table + lines[s].corner[k] * C, C, down, lines + s, k, own);
+        for (int64_t s = 0; s < sweep->sources; s++) {
+            const int64_t corner = lines[s].corner[k] * C;
+            const Lanes one = gradient * (deviation(table + corner, C, down, lines + s, k, own) - mean);
+            for (int tap = 0; tap < 4; tap++)
+                *neighbour(to + c + corner, tap, C, down) += lines[s].weight[tap][k] * one;
+        }
+        *lanes(to + c + reference) -= gradient * mean;
     }
-    for (int k = 0; k < n; k++) mean[k] /= sources + 1;
-    for (int64_t s = 0; s < sources; s++) {
-        deviate(table, at + s, reference, n, deviation);
-        for (int k = 0; k < n; k++) deviation[k] = gradient[k] * (deviation[k] - mean[k]);
-        for (int tap = 0; tap < 4; tap++)
-            for (int k = 0; k < n; k++) of_table[at[s].row[tap] + k] += at[s].weight[tap] * deviation[k];
-    }
-    for (int k = 0; k < n; k++) of_table[reference + k] -= gradient[k] * mean[k];
-}
-
-static void gradient_voxel(const Sweep *sweep, const Taps *at, int64_t reference, const float *from, float *to) {
-    int64_t c = 0, C = sweep->channels;
-    for (; c + BLOCK <= C; c += BLOCK)
-        gradient_block(sweep->table + c, sweep->sources, at, reference, BLOCK, from + c, to + c);
-    if (c < C)
-        gradient_block(sweep->table + c, sweep->sources, at, reference, (int)(C - c), from + c, to + c);
 }
 
 /* Work at count pixels of a line, from pixel i on. */
 static inline void chunk(const Sweep *sweep, int64_t i, int count, const float *nearness, Work *work,
                          const float *from, int64_t from_step, float *to, int64_t to_step) {
     Line lines[sweep->sources];
-    Taps at[sweep->sources];
     for (int64_t s = 0; s < sweep->sources; s++) project(sweep, s, i, count, nearness, lines + s);
-    for (int k = 0; k < count; k++, from += from_step, to += to_step) {
-        for (int64_t s = 0; s < sweep->sources; s++) at[s] = taps(sweep, lines + s, k);
-        work(sweep, at, sweep->reference[i + k] * sweep->channels, from, to);
-    }
+    for (int k = 0; k < count; k++, from += from_step, to += to_step)
+        work(sweep, lines, k, sweep->reference[i + k] * sweep->channels, from, to);
 }
 
 /* Work at the voxels of some of the n h lines; from and to move on by so many floats with each voxel. */
@@ -142,13 +134,14 @@ static inline void sweep_lines(const Sweep *sweep, int64_t first, int64_t last, 
     const int64_t w = sweep->w, *strides = sweep->strides;
     float nearness[CHUNK];
     for (int64_t line = first; line < last; line++) {
-        const int64_t plane = line / sweep->h, y = line % sweep->h;
+        const int64_t plane = line % sweep->n, y = line / sweep->n; /* all planes of a line: see above */
         for (int64_t x = 0; x < w; x += CHUNK) {
+            const int64_t pixel = y * w + x, voxel = plane * sweep->h * w + pixel;
             const int count = w - x < CHUNK ? (int)(w - x) : CHUNK;
             for (int k = 0; k < count; k++)
                 nearness[k] = sweep->nearness[plane * strides[0] + y * strides[1] + (x + k) * strides[2]];
-            chunk(sweep, y * w + x, count, nearness, work, from + (line * w + x) * from_step, from_step,
-                  to + (line * w + x) * to_step, to_step);
+            chunk(sweep, pixel, count, nearness, work, from + voxel * from_step, from_step,
+                  to + voxel * to_step, to_step);
         }
     }
 }
