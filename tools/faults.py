@@ -170,7 +170,7 @@ def prepare(folder: Path) -> dict[str, Command]:
     import mvsnet_edu.training  # noqa: F401
 
     # Compiled here, once: a child without room for files could not, and without C the last bits are others.
-    mvsnet_edu.native.available(torch.zeros(1))
+    mvsnet_edu.native.available(torch.zeros(1, 8))
     scene, photos, cpu = small_scene(folder / "scene"), small_photos(folder / "photos"), ["--device", "cpu"]
     (folder / "recipe.toml").write_text(RECIPE.format(scene=scene))
     depth = Command("depth", lambda out: ["depth", str(scene), str(out), *cpu])
