@@ -12,10 +12,13 @@ from itertools import combinations
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["Subsets", "most_trusted", "subsets_of_views"]
 
+#: Width of the window in which probabilities are averaged for the choice, in pixels of the depth map.
+AROUND = 5
 #: Which sources are looked at by themselves, beside all of them: none, each half, or every two.
 Subsets = Literal["none", "halves", "pairs"]
 
@@ -63,7 +66,10 @@ def most_trusted(
     extrinsics: Tensor,
     *rest: Any,
 ) -> tuple[Tensor, Tensor]:
-    """At each pixel, the estimate of the subset with the highest probability; of equal ones, the first.
+    """At each pixel, the estimate of the subset that is surest around it; of equal ones, the first.
+
+    What hides a spot from a source hides its neighbours, too. So the probabilities of a few pixels around are
+    averaged for the choice, which then has less noise in it.
 
     Args:
         estimate: features, intrinsics and extrinsics of some views, and the rest -> depth and probability
@@ -91,9 +97,18 @@ def most_trusted(
     """
     views = features, intrinsics, extrinsics
     _, *others = subsets_of_views(features.shape[1], kind)
-    depth, trust = estimate(*views, *rest)  # (B, h, w) each
+    best = estimate(*views, *rest)  # depth and trust, (B, h, w) each
+    surest = _around(best[1])
     for subset in others:
-        depth_here, trust_here = estimate(*(x[:, subset] for x in views), *rest)
-        better = trust_here > trust
-        depth, trust = torch.where(better, depth_here, depth), torch.where(better, trust_here, trust)
-    return depth, trust
+        here = estimate(*(x[:, subset] for x in views), *rest)
+        sure = _around(here[1])
+        better = sure > surest
+        best = tuple(torch.where(better, new, old) for new, old in zip(here, best, strict=True))
+        surest = torch.where(better, sure, surest)
+    return best
+
+
+def _around(trust: Tensor) -> Tensor:
+    """The mean of what lies around each pixel of (B, h, w), in the image."""
+    padding = AROUND // 2
+    return F.avg_pool2d(trust[:, None], AROUND, 1, padding, count_include_pad=False).squeeze(1)
