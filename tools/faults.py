@@ -108,6 +108,7 @@ class Command:
         try:
             with open(saying(out), "w") as file:
                 os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+            sys.stdout.reconfigure(line_buffering=True)  # its last line is the last that was said
             before()
             code = cli.main(self.words(out))
         except BaseException:

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 #: Tests of the checkout and of the book.
-ELSEWHERE = [f"test_{name}.py" for name in "packaging book pdf launch links speed spelling".split()]
+ELSEWHERE = "packaging book derivations pdf launch links speed spelling".split()
 
 #: What an installed package might lack: names, the command, and files beside the modules.
 FEW = [f"test_{name}.py" for name in ("imports", "cli", "checkpoints", "recipe")]
@@ -105,7 +105,7 @@ def lowest(requirements: list[str]) -> list[str]:
 def try_the_tests(python: Path, outside: Path, few: list[str] | None) -> None:
     """All tests of the package with its doctests, or a few files of them."""
     tests = [f"tests/{name}" for name in few] if few else ["tests", "--pyargs", "mvsnet_edu"]
-    ignored = [f"--ignore=tests/{name}" for name in ELSEWHERE]
+    ignored = [f"--ignore=tests/test_{name}.py" for name in ELSEWHERE]
     run(python, "-m", "pytest", "-n", "2", "--dist", "loadfile", *tests, *ignored, cwd=outside)
 
 

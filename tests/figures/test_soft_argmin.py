@@ -101,7 +101,7 @@ def test_as_it_comes(page: Any):
 def test_sliders_of_the_bumps(page: Any, part: str, column: int, values: tuple[float, ...], k: int):
     slider = page.get_by_role("slider", name=f"{part} of bump {k + 1}")
     for value in values:
-        slider.fill(str(value))
+        slider.fill(f"{value:g}")
         bumps = [bump.copy() for bump in BUMPS]
         bumps[k][column] = value
         agree(page, bumps)
@@ -109,8 +109,8 @@ def test_sliders_of_the_bumps(page: Any, part: str, column: int, values: tuple[f
 
 def test_background_and_temperature(page: Any):
     for background, temperature in ((0.5, 1.0), (0.13, 4.0), (0.0, 0.1), (0.03, 0.7)):
-        page.get_by_role("slider", name="Background").fill(str(background))
-        page.get_by_role("slider", name="Temperature").fill(str(temperature))
+        page.get_by_role("slider", name="Background").fill(f"{background:g}")
+        page.get_by_role("slider", name="Temperature").fill(f"{temperature:g}")
         agree(page, BUMPS, background=background, temperature=temperature)
 
 
