@@ -174,6 +174,7 @@ class Events:
             self.records.write(self.event(wall_time=time.time(), step=step, **what).SerializeToString())
             self.file.flush()
         except OSError as error:
+            self.close()  # now: whoever forgets an open file hears of it once more from Python 3.13
             raise InputError(f"{self.path} cannot be written: {reason(error)}.") from error
 
 
