@@ -68,13 +68,13 @@ def test_tables_are_written_between_their_comments_and_confirmed(script, small, 
     assert script.TABLE.sub("", text) == script.TABLE.sub("", CARD)
     capsys.readouterr()
     assert script.main(["--check", str(small)]) == 0
-    assert "all 24 numbers confirmed" in capsys.readouterr().out and small.read_text() == text
+    assert "all 48 numbers confirmed" in capsys.readouterr().out and small.read_text() == text
 
 
 def test_a_number_that_is_not_found_again_is_named(script, small, capsys):
     script.main([str(small)])
     *_, last = script.tables(small.read_text())[1].lines
-    error = script.cells(last)[6]
+    error = script.cells(last)[7]
     wrong = last.replace(error, f"{float(error) + 0.002:.3f}")
     small.write_text(small.read_text().replace(last, wrong))
     capsys.readouterr()
@@ -83,4 +83,4 @@ def test_a_number_that_is_not_found_again_is_named(script, small, capsys):
     assert script.main(["--quick", str(small)]) == 0
     small.write_text(small.read_text().replace(f"{wrong}\n", ""))
     assert script.main(["--quick", str(small)]) == 1
-    assert "the card has 9 lines, but here there are 10" in capsys.readouterr().out
+    assert "the card has 17 lines, but here there are 18" in capsys.readouterr().out
