@@ -14,7 +14,9 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 def rotation(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Tensor:
     """Rotation by the vector (x, y, z), in radians, (3, 3) in float64."""
     skew = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
-    return torch.matrix_exp(skew)
+    turns = torch.tensor([x, y, z], dtype=torch.float64).norm() / math.pi  # half turns
+    # Rodrigues' formula: torch.matrix_exp is orthonormal to some 1e-12 only
+    return torch.eye(3).double() + turns.sinc() * skew + (turns / 2).sinc().square() / 2 * skew @ skew
 
 
 def pose(R: Tensor, t: Tensor | list[float]) -> Tensor:

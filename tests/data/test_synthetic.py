@@ -55,7 +55,7 @@ def test_bad_arguments_and_a_full_folder_are_refused(tmp_path):
         make_scene(tmp_path / "a", "moon")
     with pytest.raises(ValueError, match="views"):
         make_scene(tmp_path / "a", "still-life", views=1)
-    with pytest.raises(ValueError, match="multiple of 4"):
+    with pytest.raises(ValueError, match="multiples of 4"):
         make_scene(tmp_path / "a", "still-life", size=(50, 32))
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
 
