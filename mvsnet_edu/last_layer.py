@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .native import available, upsampled
 from .plane_convolution import PlaneConvolution, as_autocast, wide
 from .regularization import CostRegNet
 
@@ -105,18 +106,19 @@ def _groups(norm: nn.Module) -> int:
 
 def _moments(pieces: Iterable[Tensor], groups: int) -> tuple[Tensor, Tensor]:
     """Mean and variance of the group that each channel belongs to, (C,) each, of (n, h, w, C) and more."""
-    counts, means, variances = [], [], []
-    for piece in pieces:
+    count, mean, variance = 0, 0.0, 0.0
+    for piece in pieces:  # nothing is kept of them, not even lists: small tensors cut the heap to pieces
         flat = wide(piece).reshape(-1, piece.shape[-1])
-        counts.append(len(flat))
-        means.append(flat.mean(dim=0))
-        variances.append((flat - means[-1]).square_().mean(dim=0))
-    C = len(means[0])
-    means, variances = (torch.stack(x).view(-1, groups, C // groups) for x in (means, variances))
-    share = means.new_tensor(counts).view(-1, 1, 1) / (sum(counts) * (C // groups))
-    mean = (share * means).sum(dim=(0, 2), keepdim=True)
-    variance = (share * (variances + (means - mean).square())).sum(dim=(0, 2), keepdim=True)
-    return tuple(x.expand(1, groups, C // groups).flatten() for x in (mean, variance))
+        here = flat.mean(dim=0)
+        around = (flat - here).square_().mean(dim=0)
+        count += len(flat)
+        share, shift = len(flat) / count, here - mean
+        mean = mean + share * shift
+        variance = variance + share * (around - variance + (1 - share) * shift.square())
+    means, variances = mean.view(groups, -1), variance.view(groups, -1)
+    mean = means.mean(1, keepdim=True)
+    variance = (variances + (means - mean).square()).mean(1, keepdim=True)
+    return tuple(x.expand_as(means).flatten() for x in (mean, variance))
 
 
 class _Stored:
@@ -133,12 +135,14 @@ class _Stored:
 class _Upsampled:
     """A transposed convolution of (B, C, D/2, h/2, w/2) that doubles the size, a few planes at a time.
 
-    Planes are convolved in 2D, for the library's own 3D one is several times slower on few of them. Each is
-    made anew when it is looked at again: that is cheap, and all would be as large as the cost volume's skip.
+    By C code, where there is a compiler; else planes are convolved in 2D, for the library's own 3D one is
+    several times slower on few of them. Each is made anew when it is looked at again: that is cheap, and all
+    would be as large as the cost volume's skip.
     """
 
     def __init__(self, kernel: Tensor, x: Tensor):
         self.x, self.kernel = x.to(kernel.dtype), torch.cat(kernel.unbind(dim=2), dim=1)  # (C, 3 C1, 3, 3)
+        self.taps = kernel.permute(2, 3, 4, 0, 1).contiguous()  # (3, 3, 3, C, C1)
         self.step = max(4, SLAB // (2 * x[0, 0, 0].numel()))  # few channels, one plane in vain: many planes
         self.latest: tuple[tuple[int, int] | None, Tensor] = None, self.x  # a piece is often looked at again
         self.gradients: tuple[Tensor, Tensor] | None = None
@@ -160,6 +164,8 @@ class _Upsampled:
         return self.x[b, :, planes.start // 2 : planes.stop // 2 + 1].transpose(0, 1)
 
     def _made(self, b: int, planes: slice) -> Tensor:
+        if available(self.taps):
+            return upsampled(self.x[b], self.taps, planes)
         x, count = self._read(b, planes), (planes.stop - planes.start) // 2
         out = F.conv_transpose2d(x, self.kernel, stride=2, padding=1, output_padding=1).movedim(1, -1)
         before, same, after = out.chunk(3, dim=-1)
@@ -299,7 +305,7 @@ class _LastLayer(torch.autograd.Function):
         conv = PlaneConvolution(kernel, 1)
         result = conv.result(len(skip), *skip.shape[2:])
         for b, planes in up.places():
-            conv.add(_LastLayer._sum(branches, b, planes, kernel), planes.start, result[b])
+            conv.add(_LastLayer._sum(branches, b, planes, kernel), planes, result[b])
         return result.squeeze(-1)
 
     @staticmethod
@@ -310,7 +316,7 @@ class _LastLayer(torch.autograd.Function):
         conv, of_sum = PlaneConvolution(kernel, 1), torch.empty_like(skip)
         for b, planes in up.places():
             total = _LastLayer._sum(branches, b, planes, kernel)
-            of_x = conv.backward(total, planes.start, gradient[b].unsqueeze(-1), None)
+            of_x = conv.backward(total, planes, gradient[b].unsqueeze(-1), None)
             of_sum[b, :, planes] = of_x.transpose(0, 1)
             for branch in branches:
                 branch.add_up(b, planes, wide(of_x.movedim(1, -1)))

@@ -1,8 +1,9 @@
-"""The sweep's inner loops in C, compiled where there is a compiler: a slab is written once, and never read.
+"""Inner loops in C, compiled where there is a compiler: results are written once, and nothing else.
 
-:class:`mvsnet_edu.streaming.Slab` says what is computed, and computes it where this cannot. PyTorch needs
-a dozen operations for it, each of which writes a slab and reads it again. The C source lies beside this
-file; it takes half a second to compile, at the first use in a process, into a folder that is gone right away.
+:class:`mvsnet_edu.streaming.Slab` says what is computed of the sweep, and computes it where this cannot.
+PyTorch needs a dozen operations for it, each of which writes a slab and reads it again; and it is slow at
+doubling a volume's size. The C sources lie beside this file; they take half a second to compile, at the first
+use in a process, into a folder that is gone right away.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from .homography import NEAR
 
-__all__ = ["NativeSlab", "available"]
+__all__ = ["NativeSlab", "available", "upsampled"]
 
 #: Channels that C does at once.
 LANES = 8
@@ -29,11 +30,11 @@ LANES = 8
 FLAGS = (["-O3", "-march=native"], ["-O3"])
 
 
-def available(table: Tensor) -> bool:
-    """Whether :class:`NativeSlab` can take these features: float32, on the CPU, with a C compiler about.
+def available(x: Tensor) -> bool:
+    """Whether C can take this: float32, on the CPU, with a C compiler about.
 
     Args:
-        table: (R, C), one row of features for each pixel; C a multiple of eight.
+        x: (..., C), such as a row of features for each pixel; C a multiple of eight.
 
     Returns:
         False: let PyTorch do it.
@@ -45,27 +46,45 @@ def available(table: Tensor) -> bool:
     """
     if torch.compiler.is_compiling():  # it sees no numbers, and neither would C
         return False
-    known = table.device.type == "cpu" and table.dtype == torch.float32 and table.shape[1] % LANES == 0
+    known = x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[-1] % LANES == 0
     return known and _library() is not None
 
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled source, or None."""
+    """The compiled sources, or None."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     return next(filter(None, (_compiled(compiler, flags) for flags in FLAGS)), None) if compiler else None
 
 
 def _compiled(compiler: str, flags: list[str]) -> ctypes.CDLL | None:
-    source = Path(__file__).with_name("sweep.c")
+    sources = map(str, sorted(Path(__file__).parent.glob("*.c")))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        library = Path(folder) / "sweep.so"
-        command = [compiler, *flags, "-std=gnu11", "-shared", "-fPIC", str(source), "-o", str(library)]
+        library = Path(folder) / "native.so"
+        command = [compiler, *flags, "-std=gnu11", "-shared", "-fPIC", *sources, "-o", str(library)]
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=600)  # if all is busy
             return ctypes.CDLL(str(library))
         except (OSError, subprocess.SubprocessError):
             return None
+
+
+def _in_parallel(lines: int, work: Callable[[int, int, int], None]) -> None:
+    """Give each thread its number and its share of the lines; C runs without Python's lock."""
+    threads = torch.get_num_threads()
+    bounds = [lines * k // threads for k in range(threads + 1)]
+    if threads == 1:
+        return work(0, *bounds)
+    list(_pool(threads).map(work, range(threads), bounds, bounds[1:]))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def _pointer(x: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(x.data_ptr())
 
 
 class _Sweep(ctypes.Structure):
@@ -113,7 +132,7 @@ class NativeSlab:
     def spread(self) -> Tensor:
         """V times the variance at each voxel, (N, C)."""
         out = self.tensors[0].new_empty(self.size)
-        self._in_parallel(lambda part, first, last: _library().spread(*self._at(first, last), _pointer(out)))
+        _in_parallel(self.lines, lambda _, *lines: _library().spread(*self._at(*lines), _pointer(out)))
         return out
 
     def add_gradient(self, gradient: Tensor, of_table: Tensor) -> None:
@@ -124,26 +143,49 @@ class NativeSlab:
         def add(part: int, first: int, last: int) -> None:
             _library().gradient(*self._at(first, last), _pointer(gradient), _pointer(parts[part]))
 
-        self._in_parallel(add)
+        _in_parallel(self.lines, add)
         for part in parts[1:]:
             of_table += part
 
     def _at(self, first: int, last: int) -> tuple:
         return ctypes.byref(self.sweep), ctypes.c_int64(first), ctypes.c_int64(last)
 
-    def _in_parallel(self, work: Callable[[int, int, int], None]) -> None:
-        """Give each thread its share of the lines; C runs without Python's lock."""
-        threads = torch.get_num_threads()
-        bounds = [self.lines * k // threads for k in range(threads + 1)]
-        if threads == 1:
-            return work(0, *bounds)
-        list(_pool(threads).map(work, range(threads), bounds, bounds[1:]))
+
+class _Upsampling(ctypes.Structure):
+    """As in upsampling.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("channels", "result_channels", "D", "h", "w")),
+        ("strides", ctypes.c_int64 * 4),
+        ("start", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("x", "kernel", "result")),
+    ]
 
 
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
+def upsampled(x: Tensor, taps: Tensor, planes: slice) -> Tensor:
+    """Some planes of a transposed convolution that doubles the size.
 
+    Args:
+        x: (C, D, h, w), what is convolved.
+        taps: (3, 3, 3, C, C1), the kernel, contiguous in this order; see :func:`available`.
+        planes: which, of 2 D.
 
-def _pointer(x: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(x.data_ptr())
+    Returns:
+        (n, 2 h, 2 w, C1), as :func:`torch.nn.functional.conv_transpose3d` makes them with stride 2, padding 1
+        and output padding 1.
+
+    Source: ours.
+
+    >>> taps = torch.arange(27.0).view(3, 3, 3, 1, 1).repeat(1, 1, 1, 1, 8)
+    >>> if available(taps):  # voxel 4 of a line sees what voxel 2 was through the tap in the middle
+    ...     assert upsampled(torch.ones(1, 2, 3, 4), taps, slice(0, 4))[0, 0, 4, 0] == 13
+    """
+    C, D, h, w = x.shape
+    out = x.new_empty(planes.stop - planes.start, 2 * h, 2 * w, taps.shape[-1])
+    sizes, strides = (C, taps.shape[-1], D, h, w), (ctypes.c_int64 * 4)(*x.stride())
+    what = _Upsampling(*sizes, strides, planes.start, *(each.data_ptr() for each in (x, taps, out)))
+    _in_parallel(
+        2 * h * len(out),
+        lambda _, *lines: _library().upsample(ctypes.byref(what), *map(ctypes.c_int64, lines)),
+    )
+    return out

@@ -10,8 +10,8 @@ from torch import Tensor
 
 __all__ = ["PlaneConvolution", "as_autocast", "wide"]
 
-#: For a convolution's stride: which planes it reads alike (every stride-th, from which on), with which taps.
-READS = {1: [(0, (0, 1, 2))], 2: [(0, (1,)), (1, (0, 2))]}
+#: For a convolution's stride: the taps that even planes go through, and odd ones; or all, which are alike.
+TAPS = {1: [(0, 1, 2)], 2: [(1,), (0, 2)]}
 
 
 class PlaneConvolution:
@@ -19,22 +19,23 @@ class PlaneConvolution:
 
     Args:
         kernel: (C1, C, 3, 3, 3); the padding is 1.
-        stride: 1 or 2, in all directions.
+        stride: 1 or 2, in all directions. With 2, even planes come with even ones, odd ones with odd ones.
 
     Source: ours.
 
     >>> volume, kernel = torch.rand(1, 4, 6, 8, 8), torch.rand(3, 4, 3, 3, 3)
-    >>> convolution = PlaneConvolution(kernel, stride=1)
+    >>> convolution = PlaneConvolution(kernel, stride=2)
     >>> result = convolution.result(1, 6, 8, 8)
-    >>> for planes in (slice(0, 4), slice(4, 6)):
-    ...     convolution.add(volume[0, :, planes].transpose(0, 1), planes.start, result[0])
-    >>> torch.allclose(result.movedim(-1, 1), F.conv3d(volume, kernel, padding=1), atol=1e-5)
+    >>> for planes in (slice(0, 6, 2), slice(1, 3, 2), slice(3, 6, 2)):
+    ...     convolution.add(volume[0, :, planes].transpose(0, 1), planes, result[0])
+    >>> right = F.conv3d(volume, kernel, stride=2, padding=1)
+    >>> torch.allclose(result.movedim(-1, 1), right, atol=1e-5)
     True
     """
 
     def __init__(self, kernel: Tensor, stride: int):
         self.kernel, self.stride = kernel, stride
-        self.kernels = [torch.cat([kernel[:, :, tap] for tap in taps]) for _, taps in READS[stride]]
+        self.kernels = [torch.cat([kernel[:, :, tap] for tap in taps]) for taps in TAPS[stride]]
         self.gradients = [torch.zeros_like(flat) for flat in self.kernels]
 
     def result(self, B: int, D: int, h: int, w: int) -> Tensor:
@@ -42,59 +43,48 @@ class PlaneConvolution:
         s = self.stride
         return self.kernel.new_zeros(B, D // s, h // s, w // s, len(self.kernel))
 
-    def _reads(self, first: int, count: int) -> Iterator[tuple[int, slice, list[int]]]:
-        """Number of a kernel, which of these planes it reads, the result's plane where each tap begins."""
-        for number, (phase, taps) in enumerate(READS[self.stride]):
-            skip = (phase - first) % self.stride
-            if skip < count:
-                yield (
-                    number,
-                    slice(skip, None, self.stride),
-                    [(first + skip + 1 - tap) // self.stride for tap in taps],
-                )
+    def add(self, volume: Tensor, planes: slice, result: Tensor) -> None:
+        """Add to the result (D, h, w, C1) the share of these planes of the volume, (n, C, h, w)."""
+        kernel = self.kernels[planes.start % self.stride]
+        out = F.conv2d(volume, kernel, stride=self.stride, padding=1).permute(0, 2, 3, 1)
+        for part, (inside, there) in self._by_tap(out, planes, result):
+            result[there] += part[inside]
 
-    def add(self, volume: Tensor, first: int, result: Tensor) -> None:
-        """Add to the result (D, h, w, C1) the share of planes (n, C, h, w) of the volume, from a first on."""
-        for number, planes, starts in self._reads(first, len(volume)):
-            out = F.conv2d(volume[planes], self.kernels[number], stride=self.stride, padding=1).permute(
-                0, 2, 3, 1
-            )
-            for start, part in zip(starts, out.split(len(self.kernel), dim=-1), strict=True):
-                low, high = max(start, 0), min(start + len(part), len(result))
-                result[low:high] += part[low - start : high - start]
-
-    def backward(self, volume: Tensor, first: int, gradient: Tensor, others: Tensor | None) -> Tensor:
+    def backward(self, volume: Tensor, planes: slice, gradient: Tensor, others: Tensor | None) -> Tensor:
         """Gradient of these planes, from that of the result, added to others; the kernel's is added up."""
-        of_volume = torch.zeros_like(volume) if others is None and self.stride > 1 else others
-        geometry = [self.stride] * 2, [1, 1], [1, 1], False, [0, 0], 1
-        for number, planes, starts in self._reads(first, len(volume)):
-            x = volume[planes]
-            of_out = torch.cat([_padded(gradient, start, len(x)) for start in starts], dim=-1).permute(
-                0, 3, 1, 2
-            )
-            of_x, of_kernel, _ = torch.ops.aten.convolution_backward(
-                of_out, x, self.kernels[number], None, *geometry, [True, True, False]
-            )
-            if of_volume is None:  # with stride 1 there is one part, of all planes
-                of_volume = of_x
-            else:
-                of_volume[planes] += of_x
-            self.gradients[number] += of_kernel
-        return of_volume
+        number, geometry = planes.start % self.stride, ([self.stride] * 2, [1, 1], [1, 1], False, [0, 0], 1)
+        kernel = self.kernels[number]
+        of_out = gradient.new_zeros(len(volume), *gradient.shape[1:3], len(kernel))
+        for part, (inside, there) in self._by_tap(of_out, planes, gradient):
+            part[inside] = gradient[there]
+        of_volume, of_kernel, _ = torch.ops.aten.convolution_backward(
+            of_out.permute(0, 3, 1, 2), volume, kernel, None, *geometry, [True, True, False]
+        )
+        self.gradients[number] += of_kernel
+        return of_volume if others is None else others.add_(of_volume)
+
+    def _by_tap(
+        self, out: Tensor, planes: slice, result: Tensor
+    ) -> Iterator[tuple[Tensor, tuple[slice, slice]]]:
+        """What each tap gives, (n, h, w, C1); which planes of it there are in the result, and where."""
+        step = (planes.step or 1) // self.stride
+        taps = TAPS[self.stride][planes.start % self.stride]
+        for tap, part in zip(taps, out.split(len(self.kernel), dim=-1), strict=True):
+            yield part, _overlap((planes.start + 1 - tap) // self.stride, step, len(out), len(result))
 
     def gradient(self) -> Tensor:
         """The kernel's gradient."""
         gradient = torch.empty_like(self.kernel)
-        for (_, taps), flat in zip(READS[self.stride], self.gradients, strict=True):
+        for taps, flat in zip(TAPS[self.stride], self.gradients, strict=True):
             for tap, part in zip(taps, flat.split(len(self.kernel)), strict=True):
                 gradient[:, :, tap] = part
         return gradient
 
 
-def _padded(planes: Tensor, start: int, count: int) -> Tensor:
-    """So many planes from a start on, zeros where there are none."""
-    low, high = max(start, 0), min(start + count, len(planes))
-    return F.pad(planes[low:high], (0, 0, 0, 0, 0, 0, low - start, start + count - high))
+def _overlap(first: int, step: int, count: int, size: int) -> tuple[slice, slice]:
+    """Of so many planes, from a first (-1 or later) on: which lie in a volume of this size, and where."""
+    skip, stop = int(first < 0), min(first + step * count, size)
+    return slice(skip, len(range(first, stop, step))), slice(first + skip * step, stop, step)
 
 
 def as_autocast(kernel: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ from .regularization import CostRegNet
 
 __all__ = ["PlaneSweep", "streamed_cost", "sweep_convolutions"]
 
-#: Voxels in a slab: its features, 4 MB, stay in the cache.
-SLAB = 1 << 15
+#: Voxels in a slab: its features, 16 MB, stay in the cache.
+SLAB = 1 << 17
 
 #: The same on a GPU, which wants to be busy: 128 MB.
 GPU_SLAB = 1 << 20
@@ -90,10 +90,11 @@ class PlaneSweep:
             self.rays.append((transform_pixels(far, h, w)[:, y, x], near.flatten()))
 
     def slabs(self) -> Iterator[slice]:
-        """Ranges of planes, few at a time."""
+        """Ranges of planes, few at a time: even ones or odd ones, as convolutions of stride 2 want them."""
         D, h, w = self.size
-        step = max(1, round((GPU_SLAB if self.reference.is_cuda else SLAB) / (h * w)))
-        return (slice(first, min(first + step, D)) for first in range(0, D, step))
+        step = 2 * max(1, round((GPU_SLAB if self.reference.is_cuda else SLAB) / (h * w)))
+        bounds = ((first, min(first + step, D)) for first in range(0, D, step))
+        return (slice(first + odd, last, 2) for first, last in bounds for odd in (0, 1))
 
     def table(self, features: Tensor) -> Tensor:
         """(V, C, h, w) -> one row of C for each pixel."""
@@ -304,7 +305,7 @@ class _Sweep(torch.autograd.Function):
             for planes in sweep.slabs():
                 volume = _as_planes(sweep.spread(table, planes, kernels[0].dtype), sweep)
                 for conv, result in zip(convolutions, results, strict=True):
-                    conv.add(volume, planes.start, result[b])
+                    conv.add(volume, planes, result[b])
         return tuple(result.movedim(-1, 1) for result in results)
 
     @staticmethod
@@ -321,7 +322,7 @@ class _Sweep(torch.autograd.Function):
                 slab = sweep.slab(table, planes)
                 volume, of_volume = _as_planes(slab.spread(), sweep).to(kernels[0].dtype), None
                 for conv, gradient in zip(convolutions, gradients, strict=True):
-                    of_volume = conv.backward(volume, planes.start, gradient[b], of_volume)
+                    of_volume = conv.backward(volume, planes, gradient[b], of_volume)
                 slab.add_gradient(of_volume.permute(0, 2, 3, 1).flatten(0, 2).to(table.dtype), of_table)
             of_features[b] = 2 * sweep.untable(of_table)
         return of_features, None, None, *(conv.gradient() for conv in convolutions)

@@ -7,10 +7,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LANES = 8, CHUNK = 64 };
+#include "lanes.h"
 
-/* Channels that are done at once. */
-typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+enum { CHUNK = 64 };
 
 typedef struct {
     int64_t sources, channels;   /* V - 1, C: a multiple of LANES */
@@ -61,11 +60,6 @@ static void project(const Sweep *sweep, int64_t s, int64_t i, int count, const f
         line->weight[2][k] = (1 - right) * bottom;
         line->weight[3][k] = right * bottom;
     }
-}
-
-/* Those at an address, which need not be aligned. */
-static inline Lanes *lanes(const float *at) {
-    return (Lanes *)at;
 }
 
 /* One of four neighbours, the next ones being so many floats apart. */

@@ -1,4 +1,4 @@
-"""The C code of the sweep against PyTorch's formulation in float64."""
+"""The C code against PyTorch's formulation in float64."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+import torch.nn.functional as F
 from cameras import QUARTER_TURN, pose, rig, rotation
 from torch import Tensor
 
@@ -133,3 +134,15 @@ def test_without_a_compiler_pytorch_does_it(broken, monkeypatch, tmp_path):
         assert not native.available(torch.zeros(3, 32))
     finally:
         native._library.cache_clear()
+
+
+@compiled
+@pytest.mark.parametrize("C, C1, size", [(5, 8, (3, 5, 20)), (3, 16, (2, 1, 6)), (16, 8, (1, 4, 1))])
+@pytest.mark.parametrize("last", [torch.contiguous_format, torch.channels_last_3d])
+def test_upsampling_is_pytorch_s(C, C1, size, last):
+    """Lines of several blocks and a rest, exactly one block, one voxel; planes in pairs, and single ones."""
+    x, kernel = torch.randn(2, C, *size).to(memory_format=last), torch.randn(C, C1, 3, 3, 3)
+    right = F.conv_transpose3d(x.double(), kernel.double(), stride=2, padding=1, output_padding=1)
+    taps = kernel.permute(2, 3, 4, 0, 1).contiguous()
+    for planes in (slice(0, 2), slice(1, 2 * size[0])):
+        close(native.upsampled(x[1], taps, planes), right[1, :, planes].movedim(0, -1), 1e-5)
