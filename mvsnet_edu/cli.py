@@ -297,11 +297,12 @@ def _command(
 
 
 class _Help(argparse.HelpFormatter):
-    """Shows each option's default, unless its help already does or there is none."""
+    """Shows each option's default, unless its help already does, there is none, or it is not to do something."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         shown = action.help or ""
-        if action.option_strings and action.default not in (None, argparse.SUPPRESS):
+        nothing = action.default in (None, argparse.SUPPRESS) or action.default is False
+        if action.option_strings and not nothing:
             shown += " (default: %(default)s)"
         return shown
 
