@@ -297,7 +297,7 @@ def _command(
 
 
 class _Help(argparse.HelpFormatter):
-    """Shows each option's default, unless its help already does, there is none, or it is not to do something."""
+    """Shows each option's default, unless its help already does, or nothing is done by default."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         shown = action.help or ""
