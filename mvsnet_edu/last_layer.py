@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .native import available, upsampled
+from .native import available, moments, upsampled
 from .plane_convolution import PlaneConvolution, as_autocast, wide
 from .regularization import CostRegNet
 
@@ -109,8 +109,7 @@ def _moments(pieces: Iterable[Tensor], groups: int) -> tuple[Tensor, Tensor]:
     count, mean, variance = 0, 0.0, 0.0
     for piece in pieces:  # nothing is kept of them, not even lists: small tensors cut the heap to pieces
         flat = wide(piece).reshape(-1, piece.shape[-1])
-        here = flat.mean(dim=0)
-        around = (flat - here).square_().mean(dim=0)
+        here, around = moments(flat) if available(flat) else _moments_of_one(flat)
         count += len(flat)
         share, shift = len(flat) / count, here - mean
         mean = mean + share * shift
@@ -119,6 +118,12 @@ def _moments(pieces: Iterable[Tensor], groups: int) -> tuple[Tensor, Tensor]:
     mean = means.mean(1, keepdim=True)
     variance = (variances + (means - mean).square()).mean(1, keepdim=True)
     return tuple(x.expand_as(means).flatten() for x in (mean, variance))
+
+
+def _moments_of_one(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel, (C,) each, of (N, C)."""
+    mean = flat.mean(dim=0)
+    return mean, (flat - mean).square_().mean(dim=0)
 
 
 class _Stored:

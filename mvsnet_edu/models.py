@@ -375,9 +375,9 @@ def _rows(cost: Tensor, depth_values: Tensor) -> Iterator[tuple[Tensor, Tensor]]
     """The cost of some rows at a time, so that nothing as large lies beside it, and what their depths are."""
     B, D, h, w = cost.shape
     step = max(1, SLAB // (B * D * w))
-    for top in range(0, h, step):
-        rows = slice(top, top + step)
-        yield cost[:, :, rows], depth_values if depth_values.ndim == 2 else depth_values[:, :, rows]
+    costs = cost.split(step, dim=2)  # unlike slices, whose gradients would be as large as the cost each
+    depths = depth_values.split(step, dim=2) if depth_values.ndim == 4 else [depth_values] * len(costs)
+    return zip(costs, depths, strict=True)
 
 
 def _range(depth_values: Tensor) -> tuple[Tensor, Tensor]:

@@ -146,3 +146,13 @@ def test_upsampling_is_pytorch_s(C, C1, size, last):
     taps = kernel.permute(2, 3, 4, 0, 1).contiguous()
     for planes in (slice(0, 2), slice(1, 2 * size[0])):
         close(native.upsampled(x[1], taps, planes), right[1, :, planes].movedim(0, -1), 1e-5)
+
+
+@compiled
+@pytest.mark.parametrize("N, C", [(1, 8), (1300, 24), (5000, 8)])
+def test_moments_are_mean_and_variance(N, C):
+    """Of numbers that are far from zero, in whole runs and a rest."""
+    x = 1000 + torch.randn(N, C)
+    mean, variance = native.moments(x)
+    close(mean, x.double().mean(0), 1e-6)
+    close(variance, x.double().var(0, correction=0), 1e-5)
