@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = ["fused_spread", "usable"]
 
+#: The first Triton that can do all that the kernel asks for.
+OLDEST = 3, 2
+
 #: Voxels that one program does. With 32 channels: 16 KiB of registers for the mean and the squares.
 VOXELS = 64
 
 
 def usable(table: Tensor) -> bool:
-    """Whether :func:`fused_spread` can take these features: on a GPU, in a precision that it reads.
+    """Whether :func:`fused_spread` can take these features: on a GPU, if it reads them, with a recent Triton.
 
     Args:
         table: (R, C), one row of features for each pixel.
@@ -43,7 +46,16 @@ def usable(table: Tensor) -> bool:
     C = table.shape[1]
     whole = C & (C - 1) == 0  # Triton's blocks have sizes that are powers of two
     known = table.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return table.is_cuda and whole and known and find_spec("triton") is not None
+    return table.is_cuda and whole and known and _recent()
+
+
+def _recent() -> bool:
+    """Whether there is a Triton, and no older one than :data:`OLDEST`."""
+    if find_spec("triton") is None:
+        return False
+    import triton
+
+    return tuple(map(int, triton.__version__.split(".")[:2])) >= OLDEST
 
 
 def fused_spread(

@@ -126,6 +126,15 @@ def test_it_is_used_only_where_it_can_be(monkeypatch: pytest.MonkeyPatch):
     assert not kernels.usable(table)
 
 
+@pytest.mark.parametrize(
+    "version, recent", [("2.9", False), ("3.1.0", False), ("3.2.0", True), ("3.10+git", True)]
+)
+def test_an_older_triton_is_left_alone(version, recent, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda table: True))
+    monkeypatch.setattr("triton.__version__", version)
+    assert kernels.usable(torch.zeros(20, 32)) == recent
+
+
 def test_the_network_gets_the_same_cost_from_it(monkeypatch: pytest.MonkeyPatch):
     """The switch, on the CPU: as if it were usable there."""
     K, E = cameras(3)
