@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from .homography import NEAR
 
@@ -55,7 +56,7 @@ def _recent() -> bool:
         return False
     import triton
 
-    return tuple(map(int, triton.__version__.split(".")[:2])) >= OLDEST
+    return TorchVersion(triton.__version__) >= OLDEST
 
 
 def fused_spread(
