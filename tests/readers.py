@@ -594,6 +594,7 @@ READERS = [
                 ("--memory", "--enlarge"),
                 b"1",
             ),
+            (("depth", "a/", "out", "--device", "cpu"), lambda: scene(False), ("--subsets",), b"halves"),
             (("fuse", "a/", "a/made"), estimates, ("--min-views", "--max-reprojection"), b"2"),
             (("fuse", "a/", "a/made"), estimates, ("--min-probability", "--max-relative-depth"), b"0.5"),
             (("evaluate", "a/ascii.ply", "a/plain.ply"), clouds, ("--threshold", "--max-distance"), b"0.5"),

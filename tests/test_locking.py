@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -143,3 +144,21 @@ def test_the_second_of_two_runs_says_so_and_touches_nothing(command, commands, t
             said.err == f"mvsnet-edu: {out} is in use: another process is writing there.\n" and not said.out
         )
         assert files(out) == before
+
+
+def test_where_there_are_no_locks_one_writes_without(tmp_path, monkeypatch):
+    """Windows has no fcntl, and some network drives refuse."""
+    with monkeypatch.context() as windows:
+        windows.setitem(sys.modules, "fcntl", None)
+        with locked(tmp_path), locked(tmp_path):
+            pass
+    monkeypatch.setattr(fcntl, "lockf", raise_(OSError(errno.ENOLCK, "No locks available")))
+    with locked(tmp_path):
+        assert os.listdir(tmp_path) == ["lock"]
+
+
+def raise_(error: OSError) -> Callable:
+    def fail(*words: object) -> None:
+        raise error
+
+    return fail
