@@ -27,7 +27,7 @@ help:
 	@echo "make audit   ask for known vulnerabilities in what book.lock holds"
 	@echo "make coverage  run unit tests and doctests, and print which lines of the package they leave out"
 	@echo "make mutants small errors in four modules: which ones do their tests not notice? (see tests/mutants.md)"
-	@echo "make faults  kill, starve and double the long commands hundreds of times; takes a quarter of an hour"
+	@echo "make faults  kill, starve and double the long commands hundreds of times; takes seven minutes"
 	@echo "make fuzz    damage files by the thousands for every reader (CASES=20000 SEED=0)"
 	@echo "make figures compute the tables of the model cards again and compare; takes half an hour"
 	@echo "make clean   remove the built book and caches (rm -r .venv for the environment)"
