@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from ..camera import backproject, camera_center, project, scale_intrinsics
 from .dice import Dice
-from .formats import MAX_PIXELS, MAX_PLANES, Camera
+from .formats import MAX_PLANES, Camera
 from .photograph import photograph
 from .render import Solid, Texture, World, cast, render
 from .scene import Sample, refuse_full, write_scene
@@ -150,6 +150,8 @@ LAYOUTS: dict[str, Layout] = {
     "courtyard": Layout(_courtyard, (0, 0.6, 1.2), 4.6, 0.6, 0.11, 0.95),
 }
 
+#: Pixels of a photograph that is drawn, at most: more take minutes and gigabytes.
+MAX_DRAWN = 1 << 24
 #: A camera walks past so many places at most.
 MAX_VIEWS = 1000
 
@@ -213,9 +215,11 @@ def make_scene(
 def _check_numbers(views: int, size: tuple[int, int], planes: int) -> None:
     if not 2 <= views <= MAX_VIEWS:
         raise ValueError(f"it needs from 2 to {MAX_VIEWS} views, not {views}")
-    if min(size) < 32 or size[0] % 4 or size[1] % 4 or math.prod(size) > MAX_PIXELS:
-        width, height = size
+    width, height = size
+    if min(size) < 32 or width % 4 or height % 4:
         raise ValueError(f"its sides must be multiples of 4 pixels, 32 or more, not {width} x {height}")
+    if width * height > MAX_DRAWN:
+        raise ValueError(f"it has at most {MAX_DRAWN:,} pixels, not {width} x {height}")
     if not 2 <= planes <= MAX_PLANES:
         raise ValueError(f"it needs from 2 to {MAX_PLANES} depth planes, not {planes}")
 

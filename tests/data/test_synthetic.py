@@ -57,6 +57,8 @@ def test_bad_arguments_and_a_full_folder_are_refused(tmp_path):
         make_scene(tmp_path / "a", "still-life", views=1)
     with pytest.raises(ValueError, match="multiples of 4"):
         make_scene(tmp_path / "a", "still-life", size=(50, 32))
+    with pytest.raises(ValueError, match="at most 16,777,216 pixels, not 4096 x 4100"):
+        make_scene(tmp_path / "a", "still-life", size=(4096, 4100))
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
 
 
