@@ -325,16 +325,9 @@ class RMVSNet(_Network):
                 scores, states = self._slab(*arguments)
             yield scores, depths
 
-    def choose(
-        self,
-        features: Tensor,
-        intrinsics: Tensor,
-        extrinsics: Tensor,
-        depth_values: Tensor,
-        window: Window | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def choose(self, *views: Any) -> tuple[Tensor, Tensor]:
         """The most probable plane's depth, and its probability, (B, h, w) each; args as :meth:`sweep`."""
-        return winner_of_sweep(self.sweep(features, intrinsics, extrinsics, depth_values, window))
+        return winner_of_sweep(self.sweep(*views))
 
     def _slab(self, *arguments: Any) -> tuple[Tensor, States]:
         """One function of everything that a slab depends on, for the sake of ``checkpoint``."""
